@@ -158,7 +158,12 @@ def _report(result: "Run") -> None:
 
     folder = result.folder
     table = metrics_text(result.metrics, result.intervals)
-    echo(f"\nOn the validation split, with the weights that were kept:\n\n{table}")
+    where = "On the validation split, with the weights that were kept"
+    if result.num_members > 1:
+        where = (
+            f"Out of fold, of {result.num_members} members, whose outputs the saved model averages"
+        )
+    echo(f"\n{where}:\n\n{table}")
     if warning := few_rows_sentence("validation", result.metrics["samples"]):
         echo(f"\n{warning}", wrap=True)
     echo(

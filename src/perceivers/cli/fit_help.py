@@ -38,7 +38,7 @@ _COMMON = {
         *("label", "target", "columns", "group", "validation_fraction", "max_bad", "workers")
     ],
     "the training": [
-        *("max_time", "max_epochs", "batch_size", "optim.lr", "early_stopping"),
+        *("max_time", "max_epochs", "batch_size", "optim.lr", "folds", "early_stopping"),
         *("precision", "device", "devices", "seed"),
     ],
 }

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -53,16 +53,21 @@ def run(args: Sequence[str]) -> int:
     from perceivers.models.compression import compression
     from perceivers.models.cost import cost
 
-    config, task, assumed = _model_of(options)
+    config, task, assumed, num_members = _model_of(options)
     result = cost(config, batch_size=options.batch, grad_checkpointing=options.grad_checkpointing)
+    result = result.times(num_members)
     small = compression(config) if task is not None and task.reports_compression else None
     if options.format == "json":
-        extra = {} if small is None else {"compression": dataclasses.asdict(small)}
+        extra: dict[str, Any] = {} if small is None else {"compression": dataclasses.asdict(small)}
+        extra |= {"members": num_members} if num_members > 1 else {}
         echo(json.dumps({**dataclasses.asdict(result), **extra, "assumed": assumed}, indent=2))
         return 0
     for sentence in assumed:
         echo(sentence, wrap=True)
     lines = _lines(result)
+    if num_members > 1:
+        text = f"{num_members} models whose outputs are averaged; numbers are of all, a training step is of one"
+        lines.insert(0, ("members", text))
     if small is not None:
         lines.append(("compression", small.sentence()))
     width = max(len(name) for name, _ in lines)
@@ -71,14 +76,14 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, list[str]]":
-    """Return the configurations of model and task, and the assumptions about sizes that depend on data."""
+def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, list[str], int]":
+    """Return the configurations of model and task, the assumptions about sizes that depend on data, and the members."""
     path = Path(options.what)
     if path.is_dir():
         from perceivers.hub.checkpoint import load
 
         config = load(path).config
-        return config.model, config.task, []
+        return config.model, config.task, [], config.num_members
     from perceivers.recipes.assume import assume
     from perceivers.recipes.files import find_recipe
 
@@ -87,7 +92,7 @@ def _model_of(options: Options) -> "tuple[PerceiverConfig, TaskConfig | None, li
     except (KeyError, ValueError, OSError) as error:
         wrong_arguments("info", str(error.args[0] if isinstance(error, KeyError) else error))
     recipe, sentences = assume(recipe)
-    return recipe.model_config(), recipe.task, sentences
+    return recipe.model_config(), recipe.task, sentences, recipe.training.folds or 1
 
 
 def _lines(result: "Cost") -> list[tuple[str, str]]:

@@ -124,7 +124,11 @@ def evaluate_run(
     baseline = None
     if predictor.task.has_baseline:
         baseline = _baseline(predictor, source if data is None else None)
-    found = evaluate_source(predictor, source, chosen, max_bad=max_bad, baseline=baseline)
+    how_measured: Any = {"max_bad": max_bad, "baseline": baseline}
+    if chosen == "validation" and source.folds:
+        found = _evaluate_folds(predictor, source, **how_measured)
+    else:
+        found = evaluate_source(predictor, source, chosen, **how_measured)
     if source.new_rows:
         found = replace(found, remarks=(*found.remarks, _new_rows_remark(source.new_rows)))
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
@@ -189,7 +193,11 @@ def open_for_run(predictor: Predictor, data: Any = None) -> DatasetBundle:
     held_out, task = config if is_own else None, predictor.config.task
     if task is not None and task.target_kind == "nothing":
         return split_for_task(source, task, predictor.preprocess, held_out, saved)
-    return source if held_out is None else with_validation(source, held_out, saved)
+    if held_out is None:
+        return source
+    # A validation split of the data is none of the folds.
+    num_members = 1 if "validation" in source.splits else predictor.config.num_members
+    return with_validation(source, held_out, saved, num_folds=num_members)
 
 
 def data_config(predictor: Predictor) -> DataConfig:
@@ -238,13 +246,58 @@ def evaluate_source(
     Raises:
         ValueError: If the split has no labels, or too many of its rows cannot be decoded.
     """
+    task = predictor.task
+    meter, mistakes = task.meter(), WorstMistakes(task)
+    bad = _measure(predictor, source, split, meter, mistakes, max_bad=max_bad, baseline=baseline)
+    return _with_remarks(predictor, source, split, meter, mistakes, bad, baseline)
+
+
+@torch.inference_mode()
+def _evaluate_folds(
+    predictor: Predictor, source: DatasetBundle, *, max_bad: float, baseline: Baseline | None
+) -> Evaluation:
+    """Evaluate each member of an ensemble on the fold that it has not learned, and return the results of all."""
+    task = predictor.task
+    meter, mistakes = task.meter(), WorstMistakes(task)
+    bad: list[tuple[str, str]] = []
+    states: list[dict[str, Any]] = []
+    for index in range(len(source.folds)):
+        one = task.meter()
+        bad += _measure(
+            predictor.member(index),
+            source.fold(index),
+            "validation",
+            one,
+            mistakes,
+            max_bad=max_bad,
+            baseline=baseline,
+        )
+        states.append(one.state())
+    meter.merge(states)
+    found = _with_remarks(predictor, source, "validation", meter, mistakes, bad, baseline)
+    remark = (
+        f"Out of fold: each row is predicted by the one of the {len(states)} members that has not learned it. The "
+        "average of all members, which `perceivers predict` returns, is usually better."
+    )
+    return replace(found, remarks=(remark, *found.remarks))
+
+
+def _measure(
+    predictor: Predictor,
+    source: DatasetBundle,
+    split: str,
+    meter: Meter,
+    mistakes: WorstMistakes,
+    *,
+    max_bad: float,
+    baseline: Baseline | None,
+) -> list[tuple[str, str]]:
+    """Add the rows of a split to a meter, to the worst mistakes and to a baseline; return the bad rows."""
     config = predictor.config.task
     if source.target is None and (config is None or config.requires_labels):
         raise ValueError(
             f"These data have no labels to measure against ({source.form}). Use predict instead."
         )
-    task = predictor.task
-    meter, mistakes = task.meter(), WorstMistakes(task)
     loader = loader_for(predictor, source, split, max_bad)
     streams = source.streams
     total = streams[split].num_rows if streams else len(source.splits[split])
@@ -256,6 +309,20 @@ def evaluate_source(
         mistakes.add(combined, prepared.targets, moved.names, moved.rows)
         if baseline is not None:
             baseline.update(prepared.targets)
+    return list(loader.bad)
+
+
+def _with_remarks(
+    predictor: Predictor,
+    source: DatasetBundle,
+    split: str,
+    meter: Meter,
+    mistakes: WorstMistakes,
+    bad: Sequence[tuple[str, str]],
+    baseline: Baseline | None,
+) -> Evaluation:
+    """Return the evaluation of a meter that has all rows, with sentences on it."""
+    task = predictor.task
     plan = predictor.quantization
     found = _evaluation(split, task, meter, mistakes)
     if baseline is not None:
@@ -265,7 +332,7 @@ def evaluate_source(
         remarks.insert(0, f"Compression: {compression(predictor.config.model).sentence()}.")
     return replace(
         found,
-        bad=tuple(loader.bad),
+        bad=tuple(bad),
         notes=source.notes,
         remarks=tuple(remarks),
         quantization=None if plan is None else plan.sentence(),

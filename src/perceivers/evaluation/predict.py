@@ -1,5 +1,6 @@
 """Prediction: a trained model with its preprocessing and its task."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +25,7 @@ from perceivers.hub import checkpoint
 from perceivers.hub.checkpoint import Saved, config_json
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
+from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
@@ -103,6 +105,12 @@ class Predictor:
             f"Predictor('{self.folder}', {kind} of {', '.join(self.columns)}{labels}; {count:,} parameters on "
             f"{self.device})"
         )
+
+    def member(self, index: int) -> "Predictor":
+        """Return the predictor with one member of its ensemble only, which shares the weights."""
+        found = copy.copy(self)
+        found.model = self.model.members[index]
+        return found
 
     def predict(
         self,
@@ -374,7 +382,7 @@ def load_predictor(
     )
 
 
-def save(model: Perceiver | Predictor, folder: str | Path) -> None:
+def save(model: Perceiver | Ensemble | Predictor, folder: str | Path) -> None:
     """Write a model's weights and configuration into a folder that `pv.load` reads.
 
     Args:
@@ -385,7 +393,7 @@ def save(model: Perceiver | Predictor, folder: str | Path) -> None:
         OSError: If a file cannot be written.
         ValueError: If the model has int8 weights, or was made without a configuration.
     """
-    if isinstance(model, Perceiver):
+    if not isinstance(model, Predictor):
         checkpoint.save(folder, model)
         return
     config = model.config

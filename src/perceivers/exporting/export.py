@@ -40,6 +40,7 @@ from perceivers.exporting.verify import (
 from perceivers.hub.checkpoint import Saved, SavedConfig, load
 from perceivers.hub.convert import export_huggingface
 from perceivers.hub.quantize import is_quantized
+from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import BaseTaskConfig
 from perceivers.typing import Tensor
@@ -65,7 +66,7 @@ class HasModel(Protocol):
     """A model with its saved configuration: a `Predictor`, or the result of `perceivers.hub.checkpoint.load`."""
 
     @property
-    def model(self) -> Perceiver:
+    def model(self) -> Perceiver | Ensemble:
         """The model."""
         ...
 
@@ -167,7 +168,7 @@ def _export_huggingface(run: str | Path | HasModel, folder: Path) -> Export:
     source = run.folder if isinstance(run, HasModel) and not isinstance(run, Path) else run
     with _atomic_folder(folder) as new:
         name = export_huggingface(source, new)
-        difference = compare_transformers(name, new, load(source).model)
+        difference = compare_transformers(name, new, load(source).model.members[0])
         if difference is not None:
             _check_difference(difference, folder)
         files = tuple(sorted(one.name for one in new.iterdir()))
@@ -324,6 +325,7 @@ def _manifest(
     return {
         "made_by": f"{_MADE_BY} {version('perceivers')}",
         "model": "",
+        "members": config.num_members,
         "task": task.kind,
         "inputs": inputs,
         "modalities": modalities,

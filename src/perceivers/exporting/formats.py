@@ -143,6 +143,9 @@ def open_weights(folder: Path) -> Run:
 
 
 def _meaning(name: str) -> str:
+    if name.startswith("members."):
+        _, number, inner = name.split(".", 2)
+        return f"member {number}, {_meaning(inner)}"
     part = next((text for prefix, text in _PARTS.items() if name.startswith(prefix)), "a weight")
     layer = next((text for key, text in _LAYERS.items() if key in name.split(".")), None)
     if layer is None and "norm" in name:

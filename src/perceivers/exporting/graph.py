@@ -18,6 +18,7 @@ from perceivers.exporting.preprocessing import (
 )
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
+from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.base import Task
 from perceivers.tasks.registry import build_task
@@ -31,7 +32,10 @@ class ExportGraph(nn.Module):
     """
 
     def __init__(
-        self, model: Perceiver, preprocessors: Mapping[str, GraphPreprocessor], task: Task
+        self,
+        model: Perceiver | Ensemble,
+        preprocessors: Mapping[str, GraphPreprocessor],
+        task: Task,
     ) -> None:
         super().__init__()
         self.model = model

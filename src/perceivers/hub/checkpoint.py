@@ -25,14 +25,16 @@ from perceivers.data.registry import PreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.escaping import json_text
 from perceivers.hub.quantize import is_quantized
+from perceivers.models.ensemble import Ensemble, members_of
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.registry import configclass
-from perceivers.tasks.registry import TaskConfig
+from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Tensor
 
 _FILE_SUFFIXES = (".json", ".safetensors", ".bin", ".ckpt", ".pt", ".yaml")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_MOST_MEMBERS = 1_000  # of an ensemble
 FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
 # Kind of a modality by the kind of its preprocessing, where they differ.
 _AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
@@ -44,7 +46,9 @@ class SavedConfig:
 
     Attributes:
         format: Version of this file.
-        model: Architecture of the model.
+        model: Architecture of the model, or of each member of an ensemble.
+        num_members: Number of models whose outputs are averaged. Their weights are `members.0.NAME`, `members.1.NAME`,
+            ...; those of a single one have their plain names.
         preprocess: Preprocessing of each modality, target modalities included.
         task: Task with its label names.
         columns: Origin of the training data: path, form, input columns and target.
@@ -52,6 +56,7 @@ class SavedConfig:
 
     format: int = FORMAT
     model: PerceiverConfig
+    num_members: int = 1
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     task: TaskConfig | None = None
     columns: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +86,7 @@ class SavedConfig:
 class Saved:
     """A loaded model in evaluation mode, its saved configuration and its folder."""
 
-    model: Perceiver
+    model: Perceiver | Ensemble
     config: SavedConfig
     folder: Path
 
@@ -94,7 +99,7 @@ def save(
     task: TaskConfig | None = None,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a `Perceiver`, compiled or not, into a folder, which is created if it does not exist.
+    """Write a `Perceiver` or an `Ensemble`, compiled or not, into a folder, which is created if it does not exist.
 
     Each file is written atomically; the contents are those of `SavedConfig`.
 
@@ -111,7 +116,8 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings: Any = {"preprocess": dict(preprocess or {}), "columns": dict(columns or {})}
-    config = SavedConfig(model=inner.config, task=task, **settings)
+    num_members = len(members_of(inner))
+    config = SavedConfig(model=inner.config, num_members=num_members, task=task, **settings)
     tensors = {name: x.detach().cpu().contiguous() for name, x in inner.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as path:
         try:
@@ -155,9 +161,44 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Saved:
     """Return a saved model with its configuration. See `from_pretrained`."""
     folder = _find(source)
     config = read_config(folder / CONFIG_FILE)
-    model = build_with_weights(config.model, read_weights(folder), folder)
+    model = _build_members(config, read_weights(folder), folder)
     _check_outputs(config, folder)
     return Saved(model=model.to(device).eval(), config=config, folder=folder)
+
+
+def _build_members(
+    config: SavedConfig, weights: Mapping[str, Tensor], folder: Path
+) -> Perceiver | Ensemble:
+    """Return a saved model, or the ensemble of its members.
+
+    Raises:
+        ValueError: If the weights are not those of the configuration.
+    """
+    if config.num_members == 1:
+        return build_with_weights(config.model, weights, folder)
+    if not 1 < config.num_members <= _MOST_MEMBERS:
+        raise ValueError(
+            f"The {CONFIG_FILE} in {folder} names {config.num_members} members: expected 1 to {_MOST_MEMBERS}."
+        )
+    parts: list[dict[str, Tensor]] = [{} for _ in range(config.num_members)]
+    for name, tensor in weights.items():
+        first, _, rest = name.partition(".")
+        number, _, own = rest.partition(".")
+        if first != "members" or not number.isdecimal() or int(number) >= len(parts):
+            raise ValueError(
+                f"The weights in {folder} do not fit its {CONFIG_FILE}: {name} is not part of an ensemble of "
+                f"{len(parts)} members. The two files belong to different models."
+            )
+        parts[int(number)][own] = tensor
+    members = [build_with_weights(config.model, part, folder) for part in parts]
+    return ensemble_of(members, config.task)
+
+
+def ensemble_of(members: Sequence[Perceiver], task: TaskConfig | None) -> Ensemble:
+    """Return the ensemble of some models, which averages as their task states."""
+    if task is None:
+        return Ensemble(members)
+    return Ensemble(members, build_task(task).average_members)
 
 
 def _check_outputs(config: SavedConfig, folder: Path) -> None:
@@ -228,8 +269,12 @@ def _has_constants(module: nn.Module) -> bool:
     return any(tensor.is_meta and all(tensor is not one for one in saved) for tensor in tensors)
 
 
-def from_pretrained(source: str | Path, *, device: str | torch.device = "cpu") -> Perceiver:
+def from_pretrained(
+    source: str | Path, *, device: str | torch.device = "cpu"
+) -> Perceiver | Ensemble:
     """Return the model of a run as a module, in evaluation mode; `perceivers.load` adds its preprocessing.
+
+    A run of several folds is an `Ensemble`: its `members` are `Perceiver`s.
 
     Args:
         source: A run folder, or the id of a model on the Hugging Face hub. A path that exists wins.

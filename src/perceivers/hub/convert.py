@@ -97,6 +97,11 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
         OSError: If a file cannot be written.
     """
     saved = load(run)
+    if saved.config.num_members > 1:
+        raise ValueError(
+            f"transformers has no counterpart to the average of {saved.config.num_members} models in {run}: expected "
+            "a run without --folds, or another format of `perceivers export`."
+        )
     names = getattr(saved.config.task, "label_names", ())
     name, theirs = config_to(saved.config.model, label_names=names)
     weights = to_huggingface(saved.model.state_dict(), name, saved.config.model)

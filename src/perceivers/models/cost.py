@@ -61,6 +61,16 @@ class Cost:
     step_bytes: int
     batch_size: int
 
+    def times(self, num_members: int) -> "Cost":
+        """Return the cost of an ensemble of members of this cost; they are trained one after the other."""
+        return replace(
+            self,
+            num_parameters=num_members * self.num_parameters,
+            paper_flops=num_members * self.paper_flops,
+            flops=num_members * self.flops,
+            weight_bytes=num_members * self.weight_bytes,
+        )
+
 
 def cost(config: PerceiverConfig, *, batch_size: int = 1, grad_checkpointing: bool = False) -> Cost:
     """Return the cost of a model and of a training step. No weight and no activation is allocated."""

@@ -102,6 +102,11 @@ class Perceiver(nn.Module):
         self.set_permutation(permute)
 
     @property
+    def members(self) -> tuple["Perceiver"]:
+        """The models whose outputs are averaged: this one alone, as in an `Ensemble` of one member."""
+        return (self,)
+
+    @property
     def config(self) -> PerceiverConfig:
         """Configuration of the model.
 

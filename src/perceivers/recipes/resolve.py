@@ -86,6 +86,8 @@ def resolve(
     """
     recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=splits)
     recipe, choices = apply_rules(recipe, source, overrides or {})
+    if source.folds:  # fewer than requested if there are few rows
+        recipe = replace(recipe, training=replace(recipe.training, folds=len(source.folds)))
     recipe, preprocess = _measure(recipe, source)
     source = replace(source, notes=(*source.notes, *_notes_on_fields(source, preprocess)))
     recipe = fill_task(recipe, _target_info(source), preprocess)
@@ -133,8 +135,44 @@ def _bind(
     recipe = override(recipe, overrides)
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
-    source = split_for_task(source, recipe.task, recipe.preprocess, recipe.data, splits)
+    source = split_for_task(
+        source,
+        recipe.task,
+        recipe.preprocess,
+        recipe.data,
+        splits,
+        num_folds=_num_folds(recipe),
+    )
     return recipe, source, reason
+
+
+def _num_folds(recipe: Recipe) -> int | None:
+    """Return the number of folds of a recipe, if there are several.
+
+    Raises:
+        ValueError: If there are none, or they do not fit the other settings.
+    """
+    num, training = recipe.training.folds, recipe.training
+    if num is None or num == 1:
+        return None
+    if num < 1:
+        raise ValueError(f"Expected training.folds to be 1 or more, got {num}.")
+    if recipe.data.validation_fraction != DataConfig().validation_fraction:
+        raise ValueError(
+            f"With --folds {num}, each fold holds out its own part of the rows, so --validation-fraction "
+            f"{recipe.data.validation_fraction:g} has no meaning. Give one of the two."
+        )
+    if recipe.task.chunked_modality is not None:
+        raise ValueError(
+            f"Texts that are cut into chunks are not divided into folds: leave --folds {num} out to learn from "
+            f"{recipe.task.chunked_modality}."
+        )
+    if training.devices * training.nodes > 1:
+        raise ValueError(
+            f"The members of an ensemble are trained one after the other on one device: expected --devices 1 and "
+            f"--nodes 1 with --folds {num}, got {training.devices} and {training.nodes}."
+        )
+    return num
 
 
 # -- choose recipe ---------------------------------------------------------------------------------------------------
@@ -303,11 +341,13 @@ def split_for_task(
     preprocess: Mapping[str, Any],
     data: DataConfig | None,
     saved: SavedSplits | None = None,
+    *,
+    num_folds: int | None = None,
 ) -> DatasetBundle:
     """Return the data with a validation split, and texts cut into chunks if the task learns from chunks.
 
     The length of a chunk is that of the text's preprocessing. Without `data`, no validation split is held out.
-    The `saved` splits of a run are kept.
+    The `saved` splits of a run are kept. With `num_folds`, train is divided into folds.
 
     Raises:
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
@@ -315,7 +355,9 @@ def split_for_task(
     """
 
     def held_out(source: DatasetBundle) -> DatasetBundle:
-        return source if data is None else with_validation(source, data, saved)
+        if data is None:
+            return source
+        return with_validation(source, data, saved, num_folds=num_folds)
 
     for name in task.target_modalities:
         if name not in source.inputs:

@@ -24,9 +24,11 @@ from perceivers.report.mistakes import SHOWN, cards, mistake_cards, row_name
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import (
     CLASS_HEAD,
+    MEMBER_HEAD,
     class_cells,
     curves_figure,
     detail_cells,
+    member_cells,
     reliability_figure,
     roc_figure,
     table_rows,
@@ -117,6 +119,8 @@ def limits_of(run: LoadedRun) -> list[str]:
         limits.append(
             "No test split was measured. The weights were chosen by the validation split, so its numbers are a little "
             "too good."
+            if run.num_members == 1
+            else "No test split was measured. Validation is out of fold: of single members, not of their average."
         )
     limits += _warnings(run)
     count = run.rows_of("validation")
@@ -174,6 +178,13 @@ def _sections(
     if run.rows and importlib.util.find_spec("matplotlib"):
         label = f"Loss, {run.main_metric} and learning rate over the steps of training"
         curves = _svg(curves_figure(run.rows, run.main_metric), label)
+    members = ""
+    if summary is not None and summary.members:
+        about = (
+            f"<p>The outputs of {len(summary.members)} members are averaged. Validation is out of fold: each row is "
+            f"predicted by the member that has not learned it. Metric of each: {escape(summary.main_metric)}.</p>"
+        )
+        members = about + _table(MEMBER_HEAD, member_cells(summary))
     setup = [] if summary is None else [row for row in table_rows(summary) if row[0] != "command"]
     command = "" if summary is None else summary.command
     recipe = "" if run.recipe is None else _code(dump_recipe(run.recipe))
@@ -181,6 +192,7 @@ def _sections(
     return [
         _header(run),
         _section("Metrics", _table(["", *titles], metrics)),
+        _section("Members", members),
         _section("Curves", curves),
         *_tasks(run),
         *mistakes,

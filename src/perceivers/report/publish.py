@@ -221,6 +221,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _metrics(run: LoadedRun) -> list[str]:
     splits, rows = metric_rows(run, ("test", "validation", "train"))
     best = f"The weights are those with the best {run.main_metric} on validation."
+    if run.num_members > 1:
+        best = (
+            f"An ensemble of {run.num_members} members, whose outputs are averaged. Validation is out of fold: each "
+            "row is predicted by the member that has not learned it."
+        )
     return ["## Metrics", _table(["", *splits], rows), best] if splits else []
 
 

@@ -102,6 +102,12 @@ def _summary(value: Any) -> Any:
 def _notes(runs: Sequence[LoadedRun]) -> list[str]:
     """Return sentences on what is not comparable."""
     notes = [f"{run.name} has not ended: {run.state}." for run in runs if run.state != "ended"]
+    notes += [
+        f"{run.name} is an ensemble of {run.num_members} members; its validation is out of fold, of single members, "
+        "and the average of all is usually better."
+        for run in runs
+        if run.num_members > 1
+    ]
     kinds = {run.name: run.task_config.kind for run in runs if run.task_config is not None}
     if len(set(kinds.values())) > 1:
         each = ", ".join(f"{name} {kind}" for name, kind in kinds.items())

@@ -16,6 +16,8 @@ from perceivers.recipes.registry import Recipe
 from perceivers.runs.metrics import METRICS_FILE
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+FOLDS = "folds"  # folder of the runs of an ensemble, named 0, 1, ...
+FOLD_RESULT = "checkpoints/fold.ckpt"  # weights and results of a fold that has ended
 LOCK_FILE = ".fit.lock"  # while a process trains in the folder
 SPLITS_FILE = "splits.jsonl.gz"  # rows of train and validation, see `perceivers.runs.splits`
 TENSORBOARD = "tensorboard"  # folder of the event files
@@ -27,6 +29,7 @@ _FIRST_FILES = {
     METRICS_FILE,
     SPLITS_FILE,
     TENSORBOARD,
+    FOLDS,
     "checkpoints",
     "init.json",
     "wandb",
@@ -129,9 +132,16 @@ def _name_of(data: Any) -> str:
 
 def has_begun(folder: Path) -> bool:
     """Return whether a folder holds a run with a checkpoint or with weights. Without, it can be started again."""
-    return (folder / LAST).exists() or (
+    first = fold_folder(folder, 0)
+    checkpoints = (folder / LAST, first / LAST, first / FOLD_RESULT)
+    return any(path.exists() for path in checkpoints) or (
         (folder / WEIGHTS_FILE).exists() and (folder / RECIPE_FILE).exists()
     )
+
+
+def fold_folder(folder: Path, index: int) -> Path:
+    """Return the folder of a member of an ensemble, below that of the run."""
+    return folder / FOLDS / str(index)
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -187,18 +197,19 @@ def open_folder(out: Path, recipe: Recipe, *, resume: bool) -> Path | None:
     for folder in (out, out / "checkpoints"):
         remove_temporary_files(folder)
     if has_begun(out):
-        if not (out / LAST).exists():
+        if not (out / LAST).exists() and not (out / FOLDS).is_dir():
             raise OSError(
                 f"The run in {out} has ended, and its checkpoint {LAST} is gone, so it cannot be resumed. Expected "
                 f"another --out; with --init-from {out} the new run starts from the weights of this one."
             )
         if limits_of(old) != limits_of(recipe):
             write_run_recipe(out, recipe)
-        return out / LAST
+        return out / LAST if (out / LAST).exists() else None
     for name in (METRICS_FILE, BEST):
         (out / name).unlink(missing_ok=True)
-    if (out / TENSORBOARD).exists():
-        shutil.rmtree(out / TENSORBOARD)
+    for name in (TENSORBOARD, FOLDS):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
     write_run_recipe(out, recipe)
     return None
 

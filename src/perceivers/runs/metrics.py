@@ -59,3 +59,26 @@ class MetricsLogger:
             text = "".join(json.dumps(row) + "\n" for row in rows)
             with atomic_write(self.path) as new:
                 new.write_bytes(encode_text(text))
+
+
+def mean_metrics(logs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the mean of the lines of several runs: of the first validation of each, of the second, ...
+
+    Lines without a validation likewise. Those that some run does not have are left out.
+    """
+    found: list[dict[str, Any]] = []
+    for is_validation in (True, False):
+        kinds = [[row for row in log if _has_validation(row) == is_validation] for log in logs]
+        found += [_mean_line(lines) for lines in zip(*kinds, strict=False)]
+    return sorted(found, key=lambda row: row["step"])
+
+
+def _has_validation(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith("validation/") for name in row)
+
+
+def _mean_line(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of each value that all lines have."""
+    names = [name for name in lines[0] if all(name in line for line in lines)]
+    means = {name: sum(line[name] for line in lines) / len(lines) for name in names}
+    return means | {"step": round(means["step"])}

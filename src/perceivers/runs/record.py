@@ -12,11 +12,13 @@ from perceivers.models.cost import Cost, cost
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.recipes.files import RECIPE_FILE, read_run_recipe
 from perceivers.recipes.registry import Recipe
+from perceivers.runs.folder import FOLD_RESULT, FOLDS
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.summary import RunSummary, TaskSummary, evaluation_summary, read_summary
 from perceivers.tasks.base import Task
 from perceivers.tasks.intervals import Interval
 from perceivers.tasks.registry import TaskConfig, build_task
+from perceivers.wording import counted
 
 EVALUATIONS = "evaluation-*.json"  # of `perceivers evaluate`, one for each split
 
@@ -130,17 +132,24 @@ class LoadedRun:
         return self.steps * self.recipe.training.batch_size / self.seconds
 
     @property
+    def num_members(self) -> int:
+        """Number of models whose outputs are averaged."""
+        if self.saved is not None:
+            return self.saved.num_members
+        return 1 if self.recipe is None else self.recipe.training.folds or 1
+
+    @property
     def model(self) -> PerceiverConfig | None:
-        """Configuration of the model."""
+        """Configuration of the model, or of each member."""
         if self.saved is not None:
             return self.saved.model
         return None if self.recipe is None else self.recipe.model_config()
 
     @cached_property
     def cost(self) -> Cost | None:
-        """Cost of the model. None: its sizes depend on data that are not known yet."""
+        """Cost of the model, of all members together. None: its sizes depend on data that are not known yet."""
         try:
-            return None if self.model is None else cost(self.model)
+            return None if self.model is None else cost(self.model).times(self.num_members)
         except (ValueError, TypeError):
             return None
 
@@ -191,6 +200,9 @@ def _state(folder: Path, rows: Sequence[Mapping[str, Any]], *, ended: bool) -> s
             raise OSError(
                 f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file."
             ) from error
+    if (folder / FOLDS).is_dir():
+        done = len(list((folder / FOLDS).glob(f"*/{FOLD_RESULT}")))
+        return f"unfinished, {counted(done, 'fold')} done"
     return f"unfinished, {rows[-1]['step']:,} steps done" if rows else "unfinished, before a report"
 
 

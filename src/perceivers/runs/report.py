@@ -41,10 +41,17 @@ def write_report(folder: Path, summary: RunSummary) -> None:
     lines = [f"| {escape_markdown(name)} | {value} |" for name, value in rows]
     count = int(summary.metrics.get("samples", 0))
     about = f"Metrics of the validation split ({counted(count, 'row')}), with 95 % confidence intervals."
+    if summary.members:
+        about = (
+            f"An ensemble of {len(summary.members)} members, whose outputs are averaged. Metrics out of fold: each of "
+            f"{counted(count, 'row')} is predicted by the member that has not learned it, with 95 % confidence "
+            "intervals."
+        )
     sections = [
         f"# {escape_markdown(folder.name)}",
         f"{about} {few_rows_sentence('validation', count)}".rstrip(),
         "\n".join(["| | |", "|---|---|", *lines]),
+        _members(summary),
         *_images(folder, summary),
     ]
     for place, (task, part) in enumerate([("", summary), *summary.tasks.items()]):
@@ -85,7 +92,7 @@ def _images(folder: Path, summary: RunSummary) -> list[str]:
 def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
     """Return the known properties of a run, with their names."""
     rows = [
-        ("weights saved", f"those of step {summary.best_step:,}"),
+        ("weights saved", _saved_weights(summary)),
         ("recipe", summary.name),
         ("parameters", f"{summary.num_parameters:,}"),
         ("trained", f"{summary.steps:,} steps, {summary.epochs:.4g} epochs"),
@@ -96,6 +103,46 @@ def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("command", summary.command),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _saved_weights(summary: RunSummary) -> str:
+    if not summary.members:
+        return f"those of step {summary.best_step:,}"
+    steps = ", ".join(f"{one.step:,}" for one in summary.members)
+    return f"{len(summary.members)} members: those of steps {steps}"
+
+
+MEMBER_HEAD = ("fold", "rows", "metric", "loss", "weights of step", "steps", "time")
+"""Titles of the columns of `member_cells`."""
+
+
+def member_cells(summary: RunSummary) -> list[list[str]]:
+    """Return rows, result and length of training of each member of an ensemble."""
+    name = summary.main_metric
+    return [
+        [
+            str(index),
+            f"{one.rows:,}",
+            "-" if one.value is None else metric_text(name, one.value),
+            "-" if one.loss is None else metric_text("loss", one.loss),
+            f"{one.step:,}",
+            f"{one.steps:,}",
+            readable_duration(one.seconds),
+        ]
+        for index, one in enumerate(summary.members)
+    ]
+
+
+def _members(summary: RunSummary) -> str:
+    """Return the table of the members of an ensemble."""
+    if not summary.members:
+        return ""
+    about = (
+        f"Each on the rows of its fold, which it has not learned (metric: {summary.main_metric})."
+    )
+    rows = [f"| {' | '.join(cells)} |" for cells in member_cells(summary)]
+    head = f"| {' | '.join(MEMBER_HEAD)} |"
+    return "\n".join(["## Members", "", about, "", head, "|---" * len(MEMBER_HEAD) + "|", *rows])
 
 
 def _classes(summary: TaskSummary, task: str = "") -> str:

@@ -15,9 +15,11 @@ from perceivers.wording import counted, names_text
 _FORMAT = 1
 
 
-def write_splits(folder: Path, rows: Sequence[RowIdentity], *, held_out: bool) -> None:
+def write_splits(
+    folder: Path, rows: Sequence[RowIdentity], *, held_out: bool, folds: int = 0
+) -> None:
     """Write `splits.jsonl.gz` into a run folder: a line of settings, then one line for each row."""
-    lines = [json.dumps({"format": _FORMAT, "held_out": held_out})]
+    lines = [json.dumps({"format": _FORMAT, "held_out": held_out, "folds": folds})]
     lines += [json.dumps([r.split, r.key, r.content, r.label, r.present]) for r in rows]
     text = "\n".join(lines) + "\n"
     with atomic_write(folder / SPLITS_FILE) as new:
@@ -42,7 +44,9 @@ def read_splits(folder: Path) -> SavedSplits | None:
         for line in lines:
             split, key, content, label, present = json.loads(line)
             rows.append(RowIdentity(key, content, label, split, present))
-        return SavedSplits(rows=rows, held_out=bool(settings["held_out"]))
+        return SavedSplits(
+            rows=rows, held_out=bool(settings["held_out"]), folds=int(settings.get("folds", 0))
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not what this version of `perceivers fit` wrote ({error}): it is damaged. Without it the "

@@ -86,16 +86,38 @@ def meter_results(meter: Meter) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemberSummary:
+    """Result of one member of an ensemble on the rows of its fold.
+
+    Attributes:
+        rows: Number of rows that it was validated on, and not trained on.
+        step: Optimizer step of the weights that were kept.
+        steps: Optimizer steps of its training.
+        seconds: Duration of its training.
+        value: Main metric. None: it has none.
+        loss: Loss. None: it has none.
+    """
+
+    rows: int
+    step: int
+    steps: int
+    seconds: float
+    value: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary(TaskSummary):
     """Results and cost of a finished run: the content of `report.json`.
 
     Attributes:
         name: Name of the recipe.
-        metrics: Metrics of the validation split, with the saved weights.
+        metrics: Metrics of the validation split, with the saved weights; of an ensemble, of all rows out of fold: each
+            is predicted by the member that has not learned it.
         main_metric: Metric by which runs are compared.
-        steps: Optimizer steps of the whole run.
-        best_step: Optimizer step of the saved weights.
-        epochs: Passes over the training split.
+        steps: Optimizer steps of the whole run, of all members.
+        best_step: Optimizer step of the saved weights, of the first member.
+        epochs: Passes over the training split, of each member.
         seconds: Duration of training.
         device: Number and type of the devices, and precision.
         batch: Size of a step and of its batches.
@@ -103,6 +125,7 @@ class RunSummary(TaskSummary):
         notes: Sentences on the data and the run.
         bad: Name and reason of each row that could not be decoded.
         tasks: Results of each of several tasks, by name.
+        members: Results of each member of an ensemble. Empty: a single model.
     """
 
     name: str
@@ -121,6 +144,7 @@ class RunSummary(TaskSummary):
     bad: Sequence[tuple[str, str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     tasks: Mapping[str, TaskSummary] = field(default_factory=dict[str, TaskSummary])
+    members: Sequence[MemberSummary] = ()
 
 
 def command_line() -> str:
@@ -162,6 +186,7 @@ def read_summary(folder: Path) -> RunSummary | None:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         tasks = {name: TaskSummary(**_filled(part)) for name, part in content.pop("tasks").items()}
         content["bad"] = [(name, reason) for name, reason in content["bad"]]
+        content["members"] = [MemberSummary(**one) for one in content.get("members", [])]
         return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
@@ -180,6 +205,7 @@ def _plain(summary: TaskSummary) -> dict[str, Any]:
     content["curves"] = [asdict(one) for one in summary.curves]
     if isinstance(summary, RunSummary):
         content["tasks"] = {name: _plain(part) for name, part in summary.tasks.items()}
+        content["members"] = [asdict(one) for one in summary.members]
     return content
 
 

@@ -282,6 +282,12 @@ class AutoencodeTask(Task):
             "A reconstruction is of one clip: expected --clips 1 of a run that autoencodes."
         )
 
+    def average_members(self, outputs: Any) -> Any:
+        """Return the mean of the reconstructions."""
+        if isinstance(outputs, Mapping):
+            return {name: part.float().mean(dim=1) for name, part in outputs.items()}
+        return outputs.float().mean(dim=1)
+
     def training_score(self, outputs: Any, targets: AutoencodeTargets) -> Float[Tensor, ""]:
         """Return the sum over samples of the PSNR of the modality with the most values, over the drawn queries."""
         name = self.main_part

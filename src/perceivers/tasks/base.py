@@ -488,6 +488,10 @@ class Task(ABC):
         """
         return outputs.float().mean(dim=1)
 
+    def average_members(self, outputs: Any) -> Any:
+        """Return the average of the outputs of M members of an ensemble, B x M x ... -> B x ..., as `combine` does."""
+        return self.combine(outputs)
+
     @abstractmethod
     def training_score(self, outputs: Any, targets: Any) -> Float[Tensor, ""]:
         """Return the sum over samples of the value that the training log shows beside the loss, on the device."""

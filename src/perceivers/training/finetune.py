@@ -39,6 +39,7 @@ class WarmStart:
         shapes: Shapes of this model's parameters.
         theirs: Shapes of the other model's parameters.
         settings: Settings by which the weights compute another function than in the other model: here, and there.
+        member: Number of the member of an ensemble. None: the other run is a single model.
     """
 
     source: str
@@ -49,6 +50,7 @@ class WarmStart:
     shapes: Mapping[str, Shape]
     theirs: Mapping[str, Shape]
     settings: Mapping[str, tuple[Any, Any]] = field(default_factory=dict[str, tuple[Any, Any]])
+    member: int | None = None
 
     @property
     def total(self) -> int:
@@ -66,7 +68,8 @@ class WarmStart:
 
     def sentences(self) -> list[str]:
         """Return the loaded, resized, unused and initialized weights as sentences, grouped by module."""
-        first = f"Began from the weights of {self.source}: "
+        member = "" if self.member is None else f"member {self.member} of "
+        first = f"Began from the weights of {member}{self.source}: "
         if self.taken == self.total and not self.resized and not self.left:
             return [f"{first}all {self.total:,} of them.", *self._warnings()]
         lines = [f"{first}{self.taken:,} of this model's {self.total:,}."]
@@ -131,6 +134,7 @@ def plan_warm_start(
     run: str | Path,
     *,
     preprocess: Mapping[str, Any] | None = None,
+    member: int = 0,
 ) -> WarmStart:
     """Plan the weights that a model of this configuration loads from a run.
 
@@ -141,13 +145,16 @@ def plan_warm_start(
         config: Configuration of the new model.
         run: A run folder, or the id of a model on the Hugging Face hub.
         preprocess: Preprocessing of each modality of the new model, compared with that of the other.
+        member: Number of the member whose weights are loaded, if the run is an ensemble; above the last one, counted
+            from the first again.
 
     Raises:
         OSError: If no model is saved there, or it cannot be read.
         ValueError: If less than a tenth of the weights fits, as between models of different kinds.
     """
     other = hub.load(run)
-    theirs = other.model
+    members = other.model.members
+    theirs = members[member % len(members)]
     with torch.device("meta"):
         mine = build(config)
     found = theirs.state_dict()
@@ -165,6 +172,7 @@ def plan_warm_start(
     resized = [n for n, w in places.items() if n not in same or not torch.equal(w, found[n])]
     plan = WarmStart(
         source=str(run),
+        member=member % len(members) if len(members) > 1 else None,
         weights=weights,
         resized={name: tuple(found[name].shape) for name in resized},
         fresh={n: _OTHER_SHAPE if n in found else _NEW for n in expected if n not in weights},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -48,7 +48,7 @@ from perceivers.runs.summary import (
     meter_results,
     versions,
 )
-from perceivers.tasks.base import metric_text
+from perceivers.tasks.base import Meter, Task, metric_text
 from perceivers.tasks.intervals import Interval
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
     from perceivers.training.selection import BestResult
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -68,13 +70,15 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        metrics: Metrics of the validation split, with the saved weights.
+        metrics: Metrics of the validation split, with the saved weights; of folds, those of all rows out of fold.
         intervals: 95 % confidence interval of each metric that has one, by name.
+        num_members: Number of models whose outputs the saved one averages: that of the folds.
     """
 
     folder: Path
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    num_members: int = 1
 
 
 def fit(
@@ -148,18 +152,20 @@ def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
         yield run.reason
     yield from run.choices
     yield from run.data.notes
-    yield from _preprocess_notes(run)
+    yield from preprocess_notes(run)
     for finding in quick_check(run):
         more = " `perceivers check` lists the rows." if finding.groups else ""
         yield f"{finding.severity.capitalize()}: {finding.message}{more}"
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
-    yield f"Model: {count:,} parameters. The run goes to {folder}."
+    members = f" in each of {len(run.data.folds)} members" if run.data.folds else ""
+    yield f"Model: {count:,} parameters{members}. The run goes to {folder}."
     if run.recipe.task.reports_compression:
         yield f"Compression: {compression(run.recipe.model_config()).sentence()}."
 
 
-def _preprocess_notes(run: ResolvedRun) -> list[str]:
+def preprocess_notes(run: ResolvedRun) -> list[str]:
+    """Return sentences on the preprocessing of each modality."""
     return [note for config in run.preprocess.values() for note in config.notes()]
 
 
@@ -211,6 +217,11 @@ def train(
         restored = folder / LAST if resume and (folder / LAST).exists() else None
         return _train(run, folder, restored=restored, start=start, data=data)
     check_folder(folder, resume=resume)
+    if run.data.folds and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ValueError(
+            f"The members of an ensemble are trained one after the other by one process: expected one process with "
+            f"--folds {len(run.data.folds)}, got {os.environ['WORLD_SIZE']}."
+        )
     with lock_folder(folder) as note:
         rows = run.data.identities
         saved = read_splits(folder) if has_begun(folder) else None
@@ -218,7 +229,14 @@ def train(
         restored = open_folder(folder, recipe, resume=resume)
         if saved is None or about:
             rows = rows if saved is None else with_removed(saved, rows)
-            write_splits(folder, rows, held_out=run.data.divided is not None)
+            held_out = run.data.divided is not None
+            write_splits(folder, rows, held_out=held_out, folds=len(run.data.folds))
+        if run.data.folds:
+            from perceivers.training.folds import train_folds
+
+            return train_folds(
+                run, folder, resume=resume, init_from=init_from, data=data, notes=[note, about]
+            )
         return _train(run, folder, restored=restored, start=start, data=data, notes=[note, about])
 
 
@@ -232,6 +250,40 @@ def _train(
     notes: Sequence[str] = (),
 ) -> Run:
     """Train in an opened run folder, from a checkpoint if there is one. Arguments as for `train`."""
+
+    def finish(parts: "TrainingParts") -> Run:
+        if restored is not None and not parts.callback.samples:
+            parts.note(
+                f"The run in {folder} had ended already; only its report is written again. To train longer, give a "
+                "larger limit, such as --max-epochs."
+            )
+        intervals: Mapping[str, Interval] = {}
+        if parts.trainer.is_global_zero:
+            intervals = _finish(parts, run, data).intervals
+        return Run(folder=folder, metrics=dict(parts.callback.best.metrics), intervals=intervals)
+
+    return run_training(run, folder, restored=restored, start=start, finish=finish, notes=notes)
+
+
+def run_training(
+    run: ResolvedRun,
+    folder: Path,
+    *,
+    restored: Path | None,
+    start: WarmStart | None,
+    finish: Callable[["TrainingParts"], Result],
+    notes: Sequence[str] = (),
+) -> Result:
+    """Train in an opened run folder, from a checkpoint if there is one, and return what `finish` returns.
+
+    Args:
+        run: Recipe, preprocessing and data.
+        folder: The run folder.
+        restored: The checkpoint.
+        start: Weights of another run from which the model starts.
+        finish: Called at the end with the parts of the run.
+        notes: Sentences for the report.
+    """
     from perceivers.training.build import build_parts
     from perceivers.training.engine import quiet
 
@@ -247,18 +299,10 @@ def _train(
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
-            if restored is not None and not parts.callback.samples:
-                parts.note(
-                    f"The run in {folder} had ended already; only its report is written again. To train longer, give "
-                    "a larger limit, such as --max-epochs."
-                )
-            intervals: Mapping[str, Interval] = {}
-            if trainer.is_global_zero:
-                intervals = _finish(parts, run, data).intervals
+            return finish(parts)
         finally:
             for loader in (parts.batches.loader, parts.validation):
                 loader.close()  # ends its worker processes now, not at garbage collection
-    return Run(folder=folder, metrics=dict(parts.callback.best.metrics), intervals=intervals)
 
 
 def _apply(start: WarmStart, parts: "TrainingParts") -> None:
@@ -284,14 +328,16 @@ def _threads(recipe: Recipe) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _results(
-    parts: "TrainingParts", state: dict[str, Any] | None
+def validation_results(
+    task: Task, meter: Meter, note: Callable[[str], object]
 ) -> tuple[dict[str, TaskSummary], Any]:
-    """Return the validation results of the run ("") and of each of several tasks, and the task with temperatures."""
-    task = parts.module.task
-    meter = task.meter()
-    if state is not None:  # the checkpoint of an earlier version has none
-        meter.merge([state])
+    """Return the validation results of the run ("") and of each of several tasks, and the task with temperatures.
+
+    Args:
+        task: The task.
+        meter: Its meter, after validation.
+        note: Called with a sentence on each temperature.
+    """
     names = {"": task.names, **{name: part.names for name, part in task.parts.items()}}
     results = {
         name: TaskSummary(label_names=names[name], **meter_results(one))
@@ -299,7 +345,7 @@ def _results(
     }
     found = {name: one.calibration for name, one in results.items() if one.calibration is not None}
     for name, calibration in found.items():
-        parts.note(calibration_sentence(calibration, name))
+        note(calibration_sentence(calibration, name))
     return results, task.calibrated_config(found)
 
 
@@ -313,6 +359,25 @@ def _kept_sentence(best: "BestResult", name: str, interval: Interval | None) -> 
     return f"Kept the weights of step {best.step:,} ({why}): validation {', '.join(found)}."
 
 
+def saved_columns(run: ResolvedRun, data: str | None) -> dict[str, Any]:
+    """Return the origin of the training data for `config.json`."""
+    source = run.data
+    return {
+        "data": data,
+        "form": source.form,
+        "inputs": {name: asdict(column) for name, column in source.inputs.items()},
+        "target": source.target,
+        "config": asdict(run.recipe.data),
+    }
+
+
+def decoding_notes(parts: "TrainingParts") -> list[str]:
+    """Return a sentence on conversions and other decisions of decoding, or nothing."""
+    counts = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
+    text = ", ".join(f"{note} ({count:,})" for note, count in sorted(counts.items()))
+    return [f"On decoding: {text}."] if text else []
+
+
 def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSummary:
     """Save the best weights with fitted temperatures, write the report and return its content."""
     recipe, source = run.recipe, run.data
@@ -320,19 +385,16 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     best = read_payload(callback.folder / BEST)
     model = build(recipe.model_config())  # the trained one may be sharded over devices
     model.load_state_dict(best["model"])
-    columns = {
-        "data": data,
-        "form": source.form,
-        "inputs": {name: asdict(column) for name, column in source.inputs.items()},
-        "target": source.target,
-        "config": asdict(recipe.data),
-    }
     parts.note(
         overfitting_sentence(
             read_metrics(callback.folder / METRICS_FILE), parts.module.task.score_name
         )
     )
-    results, task = _results(parts, best.get("meter"))
+    meter = parts.module.task.meter()
+    if "meter" in best:  # the checkpoint of an earlier version has none
+        meter.merge([best["meter"]])
+    results, task = validation_results(parts.module.task, meter, parts.note)
+    columns = saved_columns(run, data)
     hub.save(callback.folder, model, preprocess=run.preprocess, task=task, columns=columns)
     workers = parts.batches.loader.settings.num_workers
     waiting, what_to_do = advice(
@@ -341,9 +403,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
         threads=torch.get_num_threads(),
         processes=trainer.world_size,
     )
-    counts = Counter(parts.batches.loader.notes) + Counter(parts.validation.notes)
-    text = ", ".join(f"{note} ({count:,})" for note, count in sorted(counts.items()))
-    decoding = [f"On decoding: {text}."] if text else []  # conversions and other decisions
+    decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
     parts.note(_kept_sentence(callback.best, name, results[""].intervals.get(name)))
     if what_to_do:
@@ -363,7 +423,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
         device=f"{trainer.world_size} x {parts.module.device.type}, {recipe.training.precision}",
         batch=step_text(parts.batches.loader.settings, parts.batches.accumulate),
         waiting=waiting,
-        notes=[*source.notes, *_preprocess_notes(run), *parts.notes, *decoding],
+        notes=[*source.notes, *preprocess_notes(run), *parts.notes, *decoding],
         bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
         tasks={name: one for name, one in results.items() if name},

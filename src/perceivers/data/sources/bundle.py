@@ -1,14 +1,14 @@
 """`DatasetBundle`: the splits of a data set with its inputs and targets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from perceivers.data.base import MapStyleSplit
-from perceivers.data.sources.identity import RowIdentity
+from perceivers.data.sources.identity import RowIdentity, fold_name
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Subset
@@ -34,6 +34,8 @@ class DatasetBundle:
         tasks: Encoder of each of several targets, by column.
         divided: Train and validation as they were divided, where validation was held out of train; `splits` may hold
             parts of their rows. None: the data are divided.
+        folds: Rows of the undivided train that each fold of cross-validation holds out; the splits are then those of
+            the first fold. Empty: a single split.
         identities: Identity of each row of train and validation, as far as it was computed.
         new_rows: Number of rows that are new since the training of a run and are left out of its splits.
     """
@@ -50,8 +52,24 @@ class DatasetBundle:
     stream_moments: Moments | None = None
     tasks: Mapping[str, TargetEncoder] = field(default_factory=dict[str, TargetEncoder])
     divided: tuple[Subset, Subset] | None = None
+    folds: tuple[tuple[int, ...], ...] = ()
     identities: Sequence[RowIdentity] = ()
     new_rows: int = 0
+
+    def fold(self, index: int) -> "DatasetBundle":
+        """Return the data as a fold divides them: the rows that it holds out are `validation`, all others `train`."""
+        assert self.divided is not None
+        rows, held = self.divided[0].base, self.folds[index]
+        out = set(held)
+        known = sorted(row for part in self.divided for row in part.indices.tolist())
+        stay = [row for row in known if row not in out]
+        divided = Subset(rows, stay), Subset(rows, held)
+        splits = {**self.splits, "train": divided[0], "validation": divided[1]}
+        identities = [
+            replace(one, split="validation" if one.split == fold_name(index) else "train")
+            for one in self.identities
+        ]
+        return replace(self, splits=splits, divided=divided, folds=(), identities=identities)
 
     def targets(self, split: str) -> list[Any]:
         """Return the target of every row: a class index, or K labels (0 or 1) or numbers as float32.

@@ -27,7 +27,7 @@ class RowIdentity:
         key: Path of its files below the folder of the data, or, without files, the fingerprint of its inputs.
         content: Fingerprint of its inputs: of large files, of their size and a part of their content.
         label: Name of its class, or the fingerprint of another target.
-        split: `train` or `validation`.
+        split: `train` or `validation`; of folds, `fold-0` for the rows that the first one holds out.
         present: Whether the row is in the data now: one that was removed is remembered.
     """
 
@@ -46,11 +46,13 @@ class SavedSplits:
         rows: All rows of train and validation since the run began.
         held_out: Whether validation was held out of train, and not given by the data.
         takes_new: Whether rows that are new since then are divided, too. Otherwise they are in neither split.
+        folds: Number of folds. 0: a single validation split.
     """
 
     rows: Sequence[RowIdentity]
     held_out: bool
     takes_new: bool = True
+    folds: int = 0
 
     def divide(self, rows: Sequence[RowIdentity], fraction: float, seed: int) -> list[str | None]:
         """Return the split of each row: that of the run, found by its key or, after it was renamed, by its content.
@@ -66,9 +68,15 @@ class SavedSplits:
         for row in rows:
             split = by_key.get(row.key) or by_content.get(row.content)
             if split is None and self.takes_new:
-                split = "validation" if held_out_by_key(row.key, fraction, seed) else "train"
+                split = self._new(row.key, fraction, seed)
             found.append(split)
         return found
+
+    def _new(self, key: str, fraction: float, seed: int) -> str:
+        """Return the split of a row that is new since the split was drawn: a function of its key alone."""
+        if self.folds:
+            return fold_name(int(share_of_key(key, seed) * self.folds))
+        return "validation" if held_out_by_key(key, fraction, seed) else "train"
 
 
 def row_identities(
@@ -130,10 +138,20 @@ def shard_identities(stream: Stream, split: str) -> list[RowIdentity]:
 
 def held_out_by_key(key: str, fraction: float, seed: int) -> bool:
     """Return whether a row that is new since the split was drawn is held out: a function of its key alone."""
+    return share_of_key(key, seed) < fraction
+
+
+def share_of_key(key: str, seed: int) -> float:
+    """Return a number in [0, 1) that is uniform over keys."""
     digest = hashlib.blake2b(
         f"{seed}/{key}".encode("utf-8", "surrogatepass"), digest_size=8
     ).digest()
-    return int.from_bytes(digest) < fraction * 2**64
+    return (int.from_bytes(digest) >> 11) / 2**53
+
+
+def fold_name(index: int) -> str:
+    """Return the name of the split of the rows that a fold holds out."""
+    return f"fold-{index}"
 
 
 def _folder_of(split: Any) -> Path | None:

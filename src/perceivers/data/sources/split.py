@@ -8,9 +8,11 @@ from typing import Any
 
 from perceivers.data.base import DataConfig, MapStyleSplit
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.folds import stratified_folds
 from perceivers.data.sources.identity import (
     RowIdentity,
     SavedSplits,
+    fold_name,
     row_identities,
     shard_identities,
 )
@@ -115,7 +117,11 @@ def _by_group(
 
 
 def with_validation(
-    source: DatasetBundle, config: DataConfig, saved: SavedSplits | None = None
+    source: DatasetBundle,
+    config: DataConfig,
+    saved: SavedSplits | None = None,
+    *,
+    num_folds: int | None = None,
 ) -> DatasetBundle:
     """Return the data with a validation split, held out of train if none is given, never out of test.
 
@@ -123,13 +129,21 @@ def with_validation(
         source: The data.
         config: Share, seed and groups of the hold-out.
         saved: The splits of a run on these data, which are kept, also if the data have changed since.
+        num_folds: Number of folds of train, also where a validation split is given. None or 1: a single split.
 
     Raises:
-        ValueError: If there is no train split to hold rows out of, or too few rows.
+        ValueError: If there is no train split to hold rows out of, or too few rows; if streamed rows are to be divided
+            into folds.
     """
+    has_folds = (num_folds or 1) > 1
     if source.streams:
+        if has_folds:
+            raise ValueError(
+                f"Folds need rows that are read by index, and these data are streamed. Leave --folds {num_folds} out, "
+                "or --stream."
+            )
         return _with_validation_stream(source, config)
-    if "validation" in source.splits or config.validation_fraction == 0:
+    if not has_folds and ("validation" in source.splits or config.validation_fraction == 0):
         return source
     if "train" not in source.splits:
         raise ValueError(
@@ -138,32 +152,75 @@ def with_validation(
     if saved is not None and saved.held_out:
         return _divided_as_before(source, config, saved)
     train: MapStyleSplit = source.splits["train"]
-    # Sets of labels and numbers cannot be stratified.
-    labels: Sequence[int] | None = None
-    if source.target and source.target_kind == "class":
-        labels = source.targets("train")
-    # Several tasks are stratified by the first whose target is a class.
-    first = next((task for task, one in source.tasks.items() if one.kind == "class"), None)
-    if first is not None:
-        labels = [int(one[first]) for one in source.targets("train")]
-    stratified = labels is not None
-    groups: Sequence[Any] | None = train.column(config.group) if config.group else None
-    if labels is None and groups is None:
-        labels = [0] * len(train)
-    stay, held = hold_out(labels, groups, config.validation_fraction, config.split_seed)
+    labels = _classes(source)
     how = (
         f"by '{config.group}'"
         if config.group
-        else "stratified by class"
-        if stratified
         else "at random"
+        if labels is None
+        else "stratified by class"
     )
+    groups: Sequence[Any] | None = train.column(config.group) if config.group else None
+    if labels is None and groups is None:
+        labels = [0] * len(train)
+    if num_folds is not None and has_folds:
+        folds = stratified_folds(labels, groups, num_folds, config.split_seed)
+        note = _folds_note(source, folds, num_folds, how, config)
+        return _with_folds(source, folds, range(len(train)), note)
+    stay, held = hold_out(labels, groups, config.validation_fraction, config.split_seed)
     verb = "is" if len(held) == 1 else "are"
     note = (
         f"No validation split is given: {len(held):,} of the {len(train):,} rows of train {verb} held out for it, "
         f"{how} (seed {config.split_seed})."
     )
     return _divided(source, stay, held, note)
+
+
+def _classes(source: DatasetBundle) -> Sequence[int] | None:
+    """Return the class of each row of train, by which it is stratified. None: its targets are no classes."""
+    # Sets of labels and numbers cannot be stratified.
+    if source.target and source.target_kind == "class":
+        return source.targets("train")
+    # Several tasks are stratified by the first whose target is a class.
+    first = next((task for task, one in source.tasks.items() if one.kind == "class"), None)
+    return None if first is None else [int(one[first]) for one in source.targets("train")]
+
+
+def _folds_note(
+    source: DatasetBundle,
+    folds: Sequence[Sequence[int]],
+    wanted: int,
+    how: str,
+    config: DataConfig,
+) -> str:
+    """Return a sentence on the folds, and on what is left out of them."""
+    rows, held = len(source.splits["train"]), sum(map(len, folds))
+    sizes = sorted({len(fold) for fold in folds})
+    each = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    text = (
+        f"{len(folds)} folds of the {rows:,} rows of train, {how} (seed {config.split_seed}): each member of the "
+        f"ensemble is trained without the {each} rows of one fold and validated on them."
+    )
+    if len(folds) < wanted:
+        text += f" {wanted} folds were requested, and there are not more {'groups' if config.group else 'rows'}."
+    if held < rows:
+        what = "group" if config.group else "row"
+        count = counted(rows - held, "row")
+        text += f" {count} of classes with a single {what} are in no fold: every member learns them."
+    if "validation" in source.splits:
+        text += " The given validation split is not used; `perceivers evaluate --split validation` measures on it."
+    return text
+
+
+def _with_folds(
+    source: DatasetBundle, folds: Sequence[Sequence[int]], rows: Sequence[int], note: str
+) -> DatasetBundle:
+    """Return the data with folds of some rows of train; its splits are those of the first one."""
+    train = source.splits["train"]
+    kept = tuple(tuple(fold) for fold in folds)
+    divided = Subset(train, rows), Subset(train, [])
+    found = replace(source, notes=(*source.notes, note), divided=divided, folds=kept)
+    return replace(found.fold(0), folds=kept)
 
 
 def _divided(
@@ -185,6 +242,8 @@ def _divided_as_before(
     """
     rows = _identities(source, source.splits["train"], "train")
     splits = saved.divide(rows, config.validation_fraction, config.split_seed)
+    if saved.folds:
+        return _folds_as_before(source, rows, splits, saved)
     stay, held = (
         [row for row, split in enumerate(splits) if split == name]
         for name in ("train", "validation")
@@ -202,6 +261,27 @@ def _divided_as_before(
     return replace(divided, splits=some, identities=known, new_rows=splits.count(None))
 
 
+def _folds_as_before(
+    source: DatasetBundle,
+    rows: Sequence[RowIdentity],
+    splits: Sequence[str | None],
+    saved: SavedSplits,
+) -> DatasetBundle:
+    """Return the data with the folds of a run; arguments as in `_divided_as_before`."""
+    names = [fold_name(index) for index in range(saved.folds)]
+    folds = [[row for row, split in enumerate(splits) if split == name] for name in names]
+    if not all(folds):
+        raise ValueError(
+            f"None of the {counted(len(rows), 'row')} of the data was in one of the {saved.folds} folds of the run: "
+            "these are other data. Expected the data of the run, perhaps with rows added or removed."
+        )
+    held = sum(map(len, folds))
+    note = f"{saved.folds} folds of {counted(held, 'row')} of {len(rows):,}: those of the run."
+    known = [replace(row, split=split) for row, split in zip(rows, splits, strict=True) if split]
+    found = _with_folds(source, folds, [n for n, split in enumerate(splits) if split], note)
+    return replace(found, identities=known, new_rows=splits.count(None))
+
+
 def identify_rows(source: DatasetBundle) -> Sequence[RowIdentity]:
     """Return the identity of each row of train and validation; of streams, of each shard."""
     if source.identities:
@@ -216,8 +296,10 @@ def identify_rows(source: DatasetBundle) -> Sequence[RowIdentity]:
     if source.divided is not None:
         train, held = source.divided
         rows = _identities(source, train.base, "train")
-        for index in held.indices.tolist():
-            rows[index] = replace(rows[index], split="validation")
+        parts = {fold_name(number): fold for number, fold in enumerate(source.folds)}
+        for name, indices in (parts or {"validation": held.indices.tolist()}).items():
+            for index in indices:
+                rows[index] = replace(rows[index], split=name)
         return rows
     return [
         replace(row, key=f"{split}/{row.key}")

@@ -14,6 +14,7 @@ from perceivers.explain.attribution.rollup import (
     roll_up_calls,
 )
 from perceivers.models.decoder import PerceiverDecoder
+from perceivers.models.ensemble import average_outputs, members_of
 from perceivers.typing import Float, Tensor
 
 MAPS = {
@@ -81,10 +82,12 @@ def attribute(
     output: str | None = None,
     query: int | None = None,
 ) -> Attribution:
-    """Return the outputs of a model for one sample, and its attention.
+    """Return the outputs of a model for one sample, and its attention; of an ensemble, the average of its members.
+
+    Single latents and heads have no counterpart in another member: theirs are those of the first one.
 
     Args:
-        model: A `Perceiver`.
+        model: A `Perceiver` or an `Ensemble`.
         inputs: One sample for each modality, with a batch axis of 1.
         masks: 1 x M for padded modalities, True where an element is real.
         latents: Indices of latents that are kept one by one.
@@ -94,6 +97,37 @@ def attribute(
     Raises:
         ValueError: If there is more than one sample, no such latent, or a cross-attention to a part of the elements.
     """
+    which: dict[str, Any] = {"latents": latents, "output": output, "query": query}
+    found = [_attribute_member(one, inputs, masks, **which) for one in members_of(model)]
+    if len(found) == 1:
+        return found[0]
+    first = found[0].rolled
+    rolled = RolledUp(
+        elements=torch.cat([_mean([one.rolled.elements[:1] for one in found]), first.elements[1:]]),
+        kept=torch.cat([_mean([one.rolled.kept[:1] for one in found]), first.kept[1:]]),
+    )
+    maps = [
+        replace(same[0], share=_mean([one.share for one in same]))
+        for same in zip(*(one.maps for one in found), strict=True)
+    ]
+    outputs = average_outputs(model, [one.outputs for one in found])
+    return Attribution(outputs=outputs, maps=maps, rolled=rolled)
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)).mean(dim=0)
+
+
+def _attribute_member(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    latents: Sequence[int],
+    output: str | None,
+    query: int | None,
+) -> Attribution:
+    """Return the outputs of a single model for one sample, and its attention. Arguments as for `attribute`."""
     check_single(inputs)
     decoded: list[Call] = []
     with torch.inference_mode():

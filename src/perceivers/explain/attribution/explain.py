@@ -23,6 +23,7 @@ from perceivers.explain.attribution.rollup import QueryAttribution, relevance, t
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
+from perceivers.models.ensemble import members_of
 from perceivers.tasks.base import Task
 from perceivers.tasks.prediction import NonFiniteOutputError, finite_rows
 from perceivers.tasks.registry import build_task
@@ -67,7 +68,7 @@ def explain_sample(
     model = saved.model.eval()
     inputs, masks = sample.to(next(model.parameters()).device)
     config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
-    segments = segments_of(model, inputs, masks)
+    segments = segments_of(members_of(model)[0], inputs, masks)
     chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
     blank = learned.explained_query(inputs)
     kind, index = _map_of(learned, map, about)

@@ -19,6 +19,7 @@ from perceivers.explain.attribution.rollup import relevance
 from perceivers.explain.attribution.sample import read_sample
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import Elements
+from perceivers.models.ensemble import average_outputs, members_of
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Bool, Float, Tensor
 
@@ -87,7 +88,7 @@ def deletion_curves(
     """Return the deletion and insertion curves of one sample.
 
     Args:
-        model: A `Perceiver`.
+        model: A `Perceiver` or an `Ensemble`.
         inputs: One sample for each modality, with a batch axis of 1.
         masks: 1 x M for padded modalities, True where an element is real.
         probability: Function from a batch of outputs to the probability of the class.
@@ -100,8 +101,8 @@ def deletion_curves(
     check_single(inputs)
     fractions = torch.linspace(0, 1, steps)
     with torch.inference_mode():
-        elements = model.elements(inputs, masks)
-        real = _real_elements(elements)
+        elements = [member.elements(inputs, masks) for member in members_of(model)]
+        real = _real_elements(elements[0])
         counts = (fractions * int(real.sum())).round().long()
         top = [_top_masks(values.to(real.device), real, counts) for values in maps.values()]
         # Deletion keeps the elements that are not yet inserted.
@@ -144,10 +145,23 @@ def input_gradients(
     *,
     probability: Probability,
 ) -> Float[Tensor, " M"]:
-    """Return the norm of the gradient of the log probability by the content of each element.
+    """Return the norm of the gradient of the log probability by the content of each element, the mean over members.
 
     Reference: Simonyan, Vedaldi and Zisserman (arXiv:1312.6034), section 3, by element instead of by pixel.
     """
+    how: dict[str, Any] = {"probability": probability}
+    norms = [_member_gradients(one, inputs, masks, **how) for one in members_of(model)]
+    return torch.stack(norms).mean(dim=0)
+
+
+def _member_gradients(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None,
+    *,
+    probability: Probability,
+) -> Float[Tensor, " M"]:
+    """Return the norms of the gradients of a single model, as `input_gradients` does."""
     with torch.no_grad():
         elements = model.elements(inputs, masks)
     contents = [part.content.detach().clone().requires_grad_() for part in elements]
@@ -276,20 +290,23 @@ def _top_masks(
 
 def _masked_outputs(
     model: Any,
-    elements: Sequence[Elements],
+    elements: Sequence[Sequence[Elements]],
     kept: Bool[Tensor, "B M"],
     inputs: Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None,
 ) -> Any:
-    """Return the outputs of the model with a part of the elements, for each row of `kept`."""
-    batch, counts = len(kept), [part.num_elements for part in elements]
-    parts = [
-        _repeat_elements(part, batch, mask)
-        for part, mask in zip(elements, kept.split(counts, dim=1), strict=True)
-    ]
+    """Return the outputs of the model with a part of the elements of each member, for each row of `kept`."""
+    batch, counts = len(kept), [part.num_elements for part in elements[0]]
     repeated = {name: x.expand(batch, *x.shape[1:]) for name, x in inputs.items()}
     shown = {name: x.expand(batch, *x.shape[1:]) for name, x in (masks or {}).items()}
-    return model.decode(model.encoder(parts), repeated, shown, elements=parts)
+    outputs: list[Any] = []
+    for member, own in zip(members_of(model), elements, strict=True):
+        parts = [
+            _repeat_elements(part, batch, mask)
+            for part, mask in zip(own, kept.split(counts, dim=1), strict=True)
+        ]
+        outputs.append(member.decode(member.encoder(parts), repeated, shown, elements=parts))
+    return average_outputs(model, outputs)
 
 
 def _repeat_elements(part: Elements, batch: int, mask: Bool[Tensor, "B M"]) -> Elements:

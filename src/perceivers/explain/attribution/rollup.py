@@ -20,6 +20,7 @@ from perceivers.explain.attribution.attention import (
 from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.outputs.heads import MeanPool
+from perceivers.models.ensemble import members_of
 from perceivers.typing import Float, Tensor
 
 QUERIES = 256  # of an output with more queries, as many stand for all
@@ -56,13 +57,24 @@ class QueryAttribution:
 def trace_query(
     model: Any, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, *, query: int
 ) -> QueryAttribution:
-    """Return the attention of one query of a model with one output.
+    """Return the attention of one query of a model with one output; of an ensemble, the mean over its members.
 
     The maps of all latents and elements exist at once, so this is for texts rather than for videos.
 
     Raises:
         TypeError: If the model has no output queries.
     """
+    found = [_trace_member(member, inputs, masks, query) for member in members_of(model)]
+    return QueryAttribution(
+        latents=torch.stack([one.latents for one in found]).mean(dim=0),
+        elements=torch.stack([one.elements for one in found]).mean(dim=0),
+    )
+
+
+def _trace_member(
+    model: Any, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, query: int
+) -> QueryAttribution:
+    """Return the attention of one query of a single model. Arguments and errors as for `trace_query`."""
     if not isinstance(model.output, PerceiverDecoder):
         raise TypeError(
             f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
@@ -165,9 +177,10 @@ def relevance(
 
     Where the head also pools elements, this map and that of `_pooled_evidence`, each with a sum of one, are weighted by
     the size of the two parts of y.
+    Of an ensemble, it is the mean over its members.
 
     Args:
-        model: A `Perceiver`.
+        model: A `Perceiver` or an `Ensemble`.
         inputs: One sample for each modality, with a batch axis of 1.
         masks: 1 x M for padded modalities, True where an element is real.
         index: Index of the number, a class for example. By default the largest.
@@ -181,6 +194,27 @@ def relevance(
     Encoder-Decoder Transformers" (arXiv:2103.15679), equations 5, 6 and 10, without layers among the elements. Their
     normalization of equation 8 is left out: rows begin with a sum of one.
     """
+    members = members_of(model)
+    if index is None and len(members) > 1:  # the same number in all of them
+        with torch.inference_mode():
+            outputs = model(inputs, masks)
+        named = outputs[output or next(iter(outputs))] if isinstance(outputs, dict) else outputs
+        index = int((named[0] if named.ndim == 2 else named[0, query or 0]).argmax())
+    which: dict[str, Any] = {"index": index, "output": output, "query": query}
+    maps = [_relevance_of_member(member, inputs, masks, **which) for member in members]
+    return torch.stack(maps).mean(dim=0)
+
+
+def _relevance_of_member(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None,
+    *,
+    index: int | None,
+    output: str | None,
+    query: int | None,
+) -> Float[Tensor, " M"]:
+    """Return the relevance of each element for one number of the output of a single model, as `relevance` does."""
     check_single(inputs)
     with torch.enable_grad(), record_calls(model, gradients=True) as calls:
         elements = model.elements(inputs, masks)

@@ -236,11 +236,13 @@ def num_rows(source: DatasetBundle) -> int | None:
 
 
 def training_rows(source: DatasetBundle) -> MapStyleSplit:
-    """Return the training rows; the first rows of a stream.
+    """Return the training rows, of all folds together; the first rows of a stream.
 
     Raises:
         ValueError: If the data have no training split.
     """
+    if source.folds and source.divided is not None:
+        return source.divided[0].base
     if "train" in source.splits:
         return source.splits["train"]
     if "train" not in source.streams:
