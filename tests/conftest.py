@@ -35,6 +35,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _single_splits():
+    """Let no rule choose folds: they take five times as long, and most tests have a few dozen rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perceivers.recipes.rules.folds.FEW_ROWS", 0)
+        yield
+
+
 @pytest.fixture
 def without_a_gpu(monkeypatch) -> None:
     """Hide the GPUs of this machine."""

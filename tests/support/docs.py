@@ -100,6 +100,7 @@ TINY = {
     "--batch-size": ["4"],
     "--workers": ["0"],
     "--no-progress": [],
+    "--folds": ["1"],
     "--encoder.num-latents": ["4"],
     "--encoder.latent-channels": ["16"],
     "--encoder.num-blocks": ["1"],

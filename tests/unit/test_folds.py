@@ -13,6 +13,7 @@ from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import identify_rows, with_validation
 from perceivers.recipes.resolve import resolve
+from perceivers.recipes.rules import folds as rule
 from perceivers.runs.metrics import mean_metrics
 from perceivers.runs.splits import read_splits, write_splits
 from support.files import write_csv
@@ -155,6 +156,45 @@ def test_a_run_has_as_many_folds_as_there_are(tmp_path):
     assert run.recipe.training.folds == len(run.data.folds) == 6
     assert "9 folds were requested, and there are not more groups." in run.data.notes[-1]
     assert resolve(table, overrides={**TABLE, "folds": 1}).data.folds == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "folds"),
+    [
+        ({}, 5),
+        ({"preset": "quick"}, None),
+        ({"preset": "best"}, 5),
+        ({"folds": 1}, 1),
+        ({"folds": 2}, 2),
+        ({"validation_fraction": 0.3}, None),
+        ({"devices": 2}, None),
+    ],
+)
+def test_few_rows_have_folds_by_rule(flags, folds, tmp_path, monkeypatch):
+    monkeypatch.setattr(rule, "FEW_ROWS", 100)
+    run = resolve(str(write_table(tmp_path)), overrides={**TABLE, **flags})
+    assert run.recipe.training.folds == folds
+    assert ("a validation split would have 1 row" in " ".join(run.data.notes)) == (folds == 5)
+
+
+def test_many_rows_have_a_single_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(rule, "FEW_ROWS", 1)
+    table = str(write_table(tmp_path))
+    assert resolve(table, overrides=TABLE).recipe.training.folds is None
+    best = resolve(table, overrides={**TABLE, "preset": "best"})
+    assert best.recipe.training.folds == 5
+    assert "as the preset best" in " ".join(best.data.notes)
+
+
+def test_given_splits_and_complete_recipes_have_no_folds_by_rule(tmp_path, monkeypatch):
+    monkeypatch.setattr(rule, "FEW_ROWS", 100)
+    for split in ("train", "validation"):
+        make_image_folder(tmp_path / "birds" / split, count=4, size=8)
+    assert resolve(str(tmp_path / "birds")).recipe.training.folds is None
+    table = str(write_table(tmp_path))
+    chosen = resolve(table, overrides={**TABLE, "folds": 1}).recipe
+    complete = replace(chosen, training=replace(chosen.training, folds=None))
+    assert resolve(table, complete).recipe.training.folds is None
 
 
 def test_lines_of_the_log_are_averaged():

@@ -206,7 +206,9 @@ def _folds_note(
     if held < rows:
         what = "group" if config.group else "row"
         count = counted(rows - held, "row")
-        text += f" {count} of classes with a single {what} are in no fold: every member learns them."
+        text += (
+            f" {count} of classes with a single {what} are in no fold: every member learns them."
+        )
     if "validation" in source.splits:
         text += " The given validation split is not used; `perceivers evaluate --split validation` measures on it."
     return text

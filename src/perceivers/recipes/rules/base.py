@@ -54,9 +54,14 @@ class DataFacts:
 
     def is_open(self, name: str) -> bool:
         """Return whether the user has set neither this field of the recipe nor a part of it: `inputs.image`."""
-        last = name.rpartition(".")[2]
-        keys = [key.replace("-", "_") for key in self.overrides]
-        return not any(key in (name, last) or key.startswith(f"{name}.") for key in keys)
+        return is_open(self.overrides, name)
+
+
+def is_open(overrides: Mapping[str, Any], name: str) -> bool:
+    """Return whether overrides have neither this field of a recipe nor a part of it: `inputs.image`."""
+    last = name.rpartition(".")[2]
+    keys = [key.replace("-", "_") for key in overrides]
+    return not any(key in (name, last) or key.startswith(f"{name}.") for key in keys)
 
 
 @dataclass(frozen=True)
