@@ -72,10 +72,10 @@ class TrainingConfig:
         compile: Use `torch.compile`.
         grad_checkpointing: Recompute activations in the backward pass instead of storing them.
         mlp_checkpointing: Recompute only those of each MLP with its norm: saves less memory, at nearly no cost.
-        folds: Number of models of an ensemble, each trained without one of as many folds of the training rows and
-            validated on it. Limits of epochs and steps hold for each, `max_time` for all together. None or 1: one model
-            and one validation split.
-        early_stopping: Validations without improvement after which the run ends. None: never.
+        folds: Models of an ensemble, one for each fold. Each is trained without one of as many folds of the training
+            rows and validated on it. Limits of epochs and steps hold for each, `max_time` for all together. None or 1:
+            one model and one validation split.
+        early_stopping: Validations without improvement until the end. None: never.
         seed: Seed of weights, sample order and augmentation.
         permute: Seed of one fixed permutation of the elements of every input. None: no permutation.
         device: Where to compute. `auto` uses an accelerator if there is one.
