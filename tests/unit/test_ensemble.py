@@ -43,12 +43,12 @@ def test_outputs_are_averaged_as_the_task_states(ensemble):
         outputs = torch.stack([member(inputs) for member in ensemble.members], dim=1)
         found = ensemble(inputs)
     assert_close(found, build_task(TASK).average_members(outputs))
-    assert_close(Ensemble(ensemble.members)(inputs).detach(), outputs.mean(dim=1))
+    assert_close(Ensemble(list(ensemble.members))(inputs).detach(), outputs.mean(dim=1))
 
 
 def test_several_outputs_are_averaged_by_name(ensemble):
     parts = [{"a": torch.rand(2, 3), "b": torch.rand(2, 1)} for _ in range(3)]
-    found = Ensemble(ensemble.members).average(parts)
+    found = Ensemble(list(ensemble.members)).average(parts)
     assert_close(found["b"], torch.stack([part["b"] for part in parts]).mean(dim=0))
 
 

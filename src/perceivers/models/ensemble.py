@@ -94,9 +94,9 @@ class Ensemble(nn.Module):
             member.set_attn_implementation(implementation)
 
 
-def members_of(model: Any) -> Sequence[Any]:
+def members_of(model: Any) -> list[Any]:
     """Return the members of an ensemble; any other model is its only member."""
-    return getattr(model, "members", (model,))
+    return list(getattr(model, "members", (model,)))
 
 
 def average_outputs(model: Any, outputs: Sequence[Any]) -> Any:

@@ -102,7 +102,7 @@ class Perceiver(nn.Module):
         self.set_permutation(permute)
 
     @property
-    def members(self) -> tuple["Perceiver"]:
+    def members(self) -> tuple["Perceiver", ...]:
         """The models whose outputs are averaged: this one alone, as in an `Ensemble` of one member."""
         return (self,)
 

@@ -19,8 +19,8 @@ from perceivers.explain.attribution.attention import (
 )
 from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
-from perceivers.outputs.heads import MeanPool
 from perceivers.models.ensemble import members_of
+from perceivers.outputs.heads import MeanPool
 from perceivers.typing import Float, Tensor
 
 QUERIES = 256  # of an output with more queries, as many stand for all
@@ -176,8 +176,7 @@ def relevance(
     the attention's output and the values, a block at a time.
 
     Where the head also pools elements, this map and that of `_pooled_evidence`, each with a sum of one, are weighted by
-    the size of the two parts of y.
-    Of an ensemble, it is the mean over its members.
+    the size of the two parts of y. Of an ensemble, it is the mean over its members.
 
     Args:
         model: A `Perceiver` or an `Ensemble`.
