@@ -1,6 +1,6 @@
 """Rules for images: docs/defaults.md."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -106,18 +106,13 @@ def _features(image: Image.Image) -> npt.NDArray[np.float32]:
 
 
 def sampled_images(facts: ModalityFacts, num_channels: int) -> list[tuple[Image.Image, int | None]]:
-    """Return a sample of training images with their classes, without those that cannot be read."""
-    labelled = list(facts.labelled_cells(SAMPLED_IMAGES))
-    if labelled:
-        order = np.random.default_rng(0).permutation(len(labelled))
-        return list(_decoded((labelled[place] for place in order), num_channels))
-    unlabelled = ((cell, None) for cell in facts.cells(SAMPLED_IMAGES))
-    return list(_decoded(unlabelled, num_channels))
-
-
-def _decoded(
-    cells: Iterable[tuple[EncodedItem, int | None]], num_channels: int
-) -> Iterator[tuple[Image.Image, int | None]]:
+    """Return a sample of training images with their classes, in mixed order, without those that cannot be read."""
+    cells: list[tuple[EncodedItem, int | None]] = [*facts.labelled_cells(SAMPLED_IMAGES)]
+    if cells:
+        cells = [cells[place] for place in np.random.default_rng(0).permutation(len(cells))]
+    else:
+        cells = [(cell, None) for cell in facts.cells(SAMPLED_IMAGES)]
+    found: list[tuple[Image.Image, int | None]] = []
     seen = 0
     for cell, label in cells:
         try:
@@ -126,10 +121,11 @@ def _decoded(
             raise
         except Exception:  # named and counted in training
             continue
+        found.append((image, label))
         seen += image.width * image.height
-        yield image, label
         if seen > MOST_PIXELS:
-            return
+            break
+    return found
 
 
 def stem_for(size: tuple[int, int], channels: tuple[int, ...]) -> ResidualStemConfig:
@@ -166,12 +162,13 @@ def augment_for(
     )
 
 
-def _reason(symmetry: Symmetry, is_flip: bool) -> str:
-    if not is_flip:
-        return "images are not mirrored, since mirrored ones do not occur"
+def _mirror_reason(symmetry: Symmetry) -> str:
+    """Return what is mirrored and turned, and why."""
     if symmetry.turned:
         return "images are mirrored and turned, since turned ones occur"
-    return "images are mirrored, since mirrored ones occur"
+    if symmetry.mirrored:
+        return "images are mirrored, since mirrored ones occur"
+    return "images are not mirrored, since mirrored ones do not occur"
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
@@ -191,7 +188,7 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if isinstance(augment, ImageAugmentConfig):
         symmetry = image_symmetry(sampled_images(facts, measured.num_channels))
         augment = augment_for(augment, size, symmetry, facts.data.rows)
-        reasons["Augmentation"] = _reason(symmetry, augment.flip)
+        reasons["Augmentation"] = _mirror_reason(symmetry)
     return replace(choice, input=made, augment=augment, reasons=reasons)
 
 

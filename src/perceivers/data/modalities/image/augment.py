@@ -5,7 +5,7 @@ Reference: Perceiver IO (arXiv:2107.14795), appendix A and DeepMind's release: R
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +125,7 @@ def moved(
         pixels = pixels.copy()
         mean = np.multiply(preprocess.mean or (0.5,), 255).round()
         pixels[top : round(y + half), left : round(x + half)] = mean.astype(pixels.dtype)
-    return np.ascontiguousarray(pixels)
+    return cast("Pixels", np.ascontiguousarray(pixels))
 
 
 def _shifted(length: int, share: float, generator: np.random.Generator) -> npt.NDArray[np.int64]:
