@@ -186,3 +186,16 @@ def test_gradients_of_masked_statistics_are_those_of_the_real_cells():
 def test_levels_that_cannot_be_built_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         residual_stem(**changes)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_a_transposed_row_are_those_of_its_copy(training):
+    x, grad = torch.randn(2, 20, 16), torch.randn(2, 1, 20, 16)
+    found = []
+    for copied in (False, True):
+        norm = MaskedBatchNorm(16).train(training)
+        row = x.transpose(1, 2)[..., None]
+        row = row.contiguous() if copied else row
+        (norm(row)[..., 0].transpose(1, 2)[:, None] * grad).sum().backward()
+        found.append(norm.weight.grad)
+    assert_close(*found)

@@ -250,6 +250,9 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         self, x: Float[Tensor, "B C Y X"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B C Y X"]:
         """Return normalized cells; values of masked cells have no meaning."""
+        if not torch.compiler.is_compiling() and 1 in x.shape[2:]:
+            # torch 2.13 on CPUs: wrong gradients of weights where such an axis makes two memory formats alike
+            x = x.contiguous()
         uses_batch = self.training and x.numel() > x.shape[1]  # one cell has no deviation
         if not uses_batch or mask is None:
             weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
