@@ -163,7 +163,7 @@ def augment_for(
 
 
 def _mirror_reason(symmetry: Symmetry) -> str:
-    """Return what is mirrored and turned, and why."""
+    """Return a phrase on mirrored and turned images, and the reason."""
     if symmetry.turned:
         return "images are mirrored and turned, since turned ones occur"
     if symmetry.mirrored:
