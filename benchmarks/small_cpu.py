@@ -71,13 +71,13 @@ class Row:
         return self.kind in ("table", "digits")
 
 
-def _table(name: str, label: str, metric: str = "accuracy") -> Row:
+def _table(name: str, label: str, metric: str = "accuracy", flags: tuple[str, ...] = ()) -> Row:
     return Row(
         name=name,
         data=f"{MADE}/{name}",
         kind="table",
         minutes=1,
-        flags=("--label", label, "--columns", "*"),
+        flags=("--label", label, *flags, "--columns", "*"),
         metric=metric,
         baselines=("linear", "random forest", "boosted trees"),
         label=label,
@@ -155,7 +155,7 @@ ROWS = (
     ),
     _table("wine", "class"),
     _table("breast_cancer", "class"),
-    _table("diabetes", "target", "r2"),
+    _table("diabetes", "target", "r2", ("--target", "number")),
     Row(
         name="digits",
         data="builtin:digits",
@@ -326,7 +326,7 @@ def fit(row: Row, folder: str, seed: int, args: argparse.Namespace) -> bool:
         return True
     run = args.out / _file_name(row.name, f"seed{seed}", args)
     shutil.rmtree(run, ignore_errors=True)
-    log = run.with_suffix(".log")
+    log = run.with_name(f"{run.name}.log")
     flags = [
         *row.flags,
         *_budget(row, args.scale),

@@ -116,6 +116,7 @@ class PointsAugmentConfig:
     Attributes:
         scale: Smallest and largest factor of each point by itself.
         cloud_scale: Smallest and largest factor of all points together.
+        axis_scale: Smallest and largest factor of each axis by itself.
         jitter: Standard deviation of what is added to each normalized coordinate, and its largest value.
         translate: Largest distance by which the normalized point cloud moves along each axis.
         rotate: About which axis it turns; `all` is one drawn at random.
@@ -134,6 +135,7 @@ class PointsAugmentConfig:
     kind: Literal["points"] = "points"
     scale: tuple[float, float] = (0.99, 1.01)
     cloud_scale: tuple[float, float] = (1.0, 1.0)
+    axis_scale: tuple[float, float] = (1.0, 1.0)
     jitter: tuple[float, float] = (0.0, 0.0)
     translate: float = 0.0
     rotate: Literal["none", "z", "y", "all"] = "none"
@@ -143,7 +145,7 @@ class PointsAugmentConfig:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("scale", "cloud_scale"):
+        for name in ("scale", "cloud_scale", "axis_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(
@@ -233,7 +235,11 @@ class PointsModality:
         turn = _turn(augment, rng)
         if turn is not None:
             xyz, further = xyz @ turn.T, self._turned(further, turn)
-        return _joined(_shaken(self._normalized(xyz), augment, rng), further)
+        xyz = self._normalized(xyz)
+        if augment.axis_scale != (1.0, 1.0):
+            factors = _uniform(rng, augment.axis_scale, (1, 3))
+            xyz, further = xyz * factors, self._stretched(further, factors)
+        return _joined(_shaken(xyz, augment, rng), further)
 
     def collate(
         self, samples: Sequence[Any]
@@ -279,6 +285,18 @@ class PointsModality:
         turned = further.copy()
         turned[:, first : first + 3] = further[:, first : first + 3] @ turn.T
         return turned
+
+    def _stretched(self, further: Points, factors: Points) -> Points:
+        """Return further channels whose normals stay normal to a surface that is stretched along the axes."""
+        first = self.preprocess.normals
+        if first is None:
+            return further
+        normals = further[:, first : first + 3]
+        moved = normals / factors
+        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+        stretched = further.copy()
+        stretched[:, first : first + 3] = moved / np.maximum(lengths, 1e-12)
+        return stretched
 
 
 def measure_points(
@@ -343,17 +361,25 @@ def _turn(augment: PointsAugmentConfig, rng: np.random.Generator) -> Points | No
     """Return a matrix that turns and mirrors, None if nothing is to be turned or mirrored."""
     if augment.rotate == "none" and not any(augment.flip):
         return None
-    turn = np.eye(3)
-    if augment.rotate != "none":
-        axis = {"z": np.array([0.0, 0.0, 1.0]), "y": np.array([0.0, 1.0, 0.0])}.get(augment.rotate)
-        if axis is None:
-            axis = rng.normal(size=3)
-            axis = axis / np.linalg.norm(axis)
-        angle = np.deg2rad(rng.uniform(-augment.max_angle, augment.max_angle))
-        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-        turn = turn + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)  # Rodrigues
+    turn = turned_about(augment.rotate, augment.max_angle, rng)
     mirrored = rng.random(3) < np.asarray(augment.flip)
     return (turn * np.where(mirrored, -1.0, 1.0)).astype(np.float32)
+
+
+def turned_about(
+    axis: Literal["none", "z", "y", "all"], max_angle: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return the matrix of a rotation about an axis by a random angle; `all` is an axis drawn at random."""
+    if axis == "none":
+        return np.eye(3)
+    about = {"z": np.array([0.0, 0.0, 1.0]), "y": np.array([0.0, 1.0, 0.0])}.get(axis)
+    if about is None:
+        about = rng.normal(size=3)
+        about = about / np.linalg.norm(about)
+    angle = np.deg2rad(rng.uniform(-max_angle, max_angle))
+    x, y, z = about
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)  # Rodrigues
 
 
 def _shaken(xyz: Points, augment: PointsAugmentConfig, rng: np.random.Generator) -> Points:
@@ -402,7 +428,9 @@ def _is_points(data: bytes) -> bool:
 
 
 def _default(size: OwnDataSize) -> tuple[PointsPreprocessConfig, PointsAugmentConfig]:
-    augment = PointsAugmentConfig(cloud_scale=(0.8, 1.25), jitter=(0.01, 0.03), drop=0.3)
+    augment = PointsAugmentConfig(
+        axis_scale=(0.8, 1.25), jitter=(0.01, 0.03), translate=0.1, drop=0.3
+    )
     return PointsPreprocessConfig(num_points=8 * size.stem_channels), augment  # 512 in `tiny`
 
 
@@ -418,7 +446,6 @@ register_modality(
         array_names=("points", "point_cloud", "pointcloud", "xyz", "cloud"),
         array_channels=(3, 12),
         recipe="points",
-        fine_encoder=False,
         mixup="share",
         accepts=("array",),
         upload_sizes=_upload_sizes,
