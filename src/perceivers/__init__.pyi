@@ -86,6 +86,7 @@ from .inputs.image import PixelInputConfig as PixelInputConfig
 from .inputs.image import ResidualInput as ResidualInput
 from .inputs.image import ResidualInputConfig as ResidualInputConfig
 from .inputs.label import LabelInputConfig as LabelInputConfig
+from .inputs.points import NeighborPointsInputConfig as NeighborPointsInputConfig
 from .inputs.points import PointsInputConfig as PointsInputConfig
 from .inputs.positions import FourierPositionsConfig as FourierPositionsConfig
 from .inputs.positions import LearnedPositionsConfig as LearnedPositionsConfig

@@ -20,13 +20,14 @@ _TURNED, _MIRRORED = (
     0.33,
 )  # share of copies nearer to another point cloud than the original; 0.5 if such occur
 _LOST = 0.1  # accuracy of the nearest neighbor that copies may lose
+_BATCHES = {64: 20_000, 32: 512, 16: 0}  # batch sizes, with the fewest rows of each
 _CELLS = 6  # of the grid along each axis on which point clouds are compared
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for point clouds: batch, pools, and augmentation by how the data are oriented."""
     fields: dict[str, Any] = {
-        "training.batch_size": 32 if facts.data.rows < 20_000 else 64,
+        "training.batch_size": next(n for n, rows in _BATCHES.items() if facts.data.rows >= rows),
         "output.element_pools": ("max",),
     }
     made = replace(choice, fields=fields, length=0.5)
