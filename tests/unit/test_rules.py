@@ -82,4 +82,4 @@ def test_a_given_limit_is_kept():
     recipe = get_recipe("images")
     given = replace(recipe, training=replace(recipe.training, max_time="5m"))
     assert with_length(given, None) == given
-    assert length_sentence(given) == "batches of 64, learning rate 0.002, 5m"
+    assert length_sentence(given) == "batches of 128, learning rate 0.003, 5m"

@@ -64,12 +64,13 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
     )
 
 
-def _behind_stem(made: Recipe, size: Size, fewer: int) -> Recipe:
+def _behind_stem(made: Recipe, size: Size, *, lr: float, fewer: int) -> Recipe:
     """Return a recipe with a small encoder: behind a residual stem, few latents and layers learn as much.
 
     Args:
         made: Recipe of images or videos.
         size: Size of the recipe.
+        lr: Factor of the learning rate.
         fewer: Divisor of the batch size.
     """
     encoder = own_encoder(size, fine=True)
@@ -80,7 +81,7 @@ def _behind_stem(made: Recipe, size: Size, fewer: int) -> Recipe:
             encoder, num_latents=size.num_latents // 4, num_self_attends_per_block=layers
         ),
         task=ClassificationConfig(label_smoothing=0.1),
-        optim=own_optim(2 * size.lr),
+        optim=own_optim(lr * size.lr),
         training=replace(made.training, batch_size=size.batch_size // fewer),
     )
 
@@ -96,7 +97,8 @@ def images(size: str = "tiny") -> Recipe:
     Reference: Ours, of the papers' parts: a stem before the cross-attends as in Perceiver IO (arXiv:2107.14795,
               appendix A.1), with levels and residual blocks (arXiv:1512.03385); the mean head is the 2021 paper's.
     """
-    return _behind_stem(recipe_for({"image": "image"}, size, name="images"), SIZES[size], 2)
+    made = recipe_for({"image": "image"}, size, name="images")
+    return _behind_stem(made, SIZES[size], lr=3, fewer=1)
 
 
 @recipe(sizes=SIZES)
@@ -131,7 +133,8 @@ def video(size: str = "tiny") -> Recipe:
     Expected: docs/results/video.md has three classes of actions.
     Reference: Ours, of the papers' parts; Perceiver (arXiv:2103.03206), section 4.2.
     """
-    return _behind_stem(recipe_for({"video": "video"}, size, name="video"), SIZES[size], 4)
+    made = recipe_for({"video": "video"}, size, name="video")
+    return _behind_stem(made, SIZES[size], lr=2, fewer=4)
 
 
 @recipe(sizes=SIZES)

@@ -27,6 +27,9 @@ _FARTHER, _ERRORS = 0.08, 2.6
 _FARTHER_TO_TURN, _ERRORS_TO_TURN = 0.04, 2.0
 
 
+_FEW_ROWS = 20_000
+
+
 class Symmetry(NamedTuple):
     """Whether images occur mirrored, and turned by quarters."""
 
@@ -153,13 +156,12 @@ def augment_for(
     augment: ImageAugmentConfig, size: tuple[int, int], symmetry: Symmetry, rows: int
 ) -> ImageAugmentConfig:
     """Return the augmentation for images of a size, by what occurs among them and their number."""
-    is_small = min(size) < 16
-    augment = replace(augment, flip=symmetry.mirrored, turn=symmetry.turned, shift=0.125)
+    augment = replace(augment, flip=symmetry.mirrored, turn=symmetry.turned)
     if symmetry.mirrored:
-        return replace(augment, crop_scale=None, cutout=0.25 if rows >= 1000 else 0.375)
-    return replace(
-        augment, crop_scale=(0.85, 1.0) if is_small else (0.7, 1.0), crop_ratio=(4 / 5, 5 / 4)
-    )
+        cutout = 0.25 if rows >= 1000 else 0.375
+        return replace(augment, crop_scale=None, shift=0.125, cutout=cutout)
+    scale = (0.85, 1.0) if min(size) < 16 else (0.75, 1.0)
+    return replace(augment, crop_scale=scale, crop_ratio=(4 / 5, 5 / 4), shift=0.07)
 
 
 def _mirror_reason(symmetry: Symmetry) -> str:
@@ -189,7 +191,10 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         symmetry = image_symmetry(sampled_images(facts, measured.num_channels))
         augment = augment_for(augment, size, symmetry, facts.data.rows)
         reasons["Augmentation"] = _mirror_reason(symmetry)
-    return replace(choice, input=made, augment=augment, reasons=reasons)
+    fields: dict[str, Any] = {}
+    if facts.data.rows < _FEW_ROWS:  # more steps an epoch
+        fields = {"training.batch_size": 64, "optim.lr": 2e-3}
+    return replace(choice, input=made, augment=augment, fields=fields, reasons=reasons)
 
 
 register_rules("image", choose)
