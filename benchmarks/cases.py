@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from benchmarks import reads, wholes
 from benchmarks.models import huggingface_io, lucidrains, ours_2021, ours_io, plain_2021
 from benchmarks.setting import FULL, Case, Contestant, Target
+from benchmarks.training_steps import step_cases
 from benchmarks.wholes import checkpointed, forward, mlp_checkpointed, step
 
 __all__ = ["CASES", "find"]
@@ -288,6 +289,7 @@ CASES: tuple[Case, ...] = (
     *other_model_cases(),
     *io_cases(),
     *recipe_cases(),
+    *step_cases(),
 )
 
 
