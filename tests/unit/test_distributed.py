@@ -127,20 +127,3 @@ class TestInAGroup:
         average.load_state_dict({name: weight + 1 for name, weight in before.items()})
         for name, weight in before.items():
             assert torch.equal(distributed.gather_full_tensor(average.averages[name]), weight + 1)
-
-
-@pytest.mark.parametrize(
-    ("precision", "accelerator", "machine", "fast", "warns"),
-    [
-        ("bf16", "cpu", "x86_64", False, True),
-        ("bf16", "cpu", "x86_64", True, False),
-        ("bf16", "cuda", "x86_64", False, False),
-        ("bf16", "cpu", "arm64", False, False),
-        ("float32", "cpu", "x86_64", False, False),
-    ],
-)
-def test_slow_bf16_gets_a_note(monkeypatch, precision, accelerator, machine, fast, warns):
-    monkeypatch.setattr(distributed.platform, "machine", lambda: machine)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert ("20 to 100 % slower" in distributed.warn_of_bf16(precision, accelerator)) is warns

@@ -30,10 +30,11 @@ from perceivers.training.dataloaders import (
     step_parts,
     step_text,
 )
-from perceivers.training.distributed import warn_of_bf16, whole_step
+from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_loggers, build_trainer
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import warn_of_warmup
+from perceivers.training.precision import warn_of_bf16
 from perceivers.training.progress import ProgressDisplay
 from perceivers.training.stopping import StoppingCriteria, StopSignals
 
@@ -116,7 +117,7 @@ def build_parts(
         callback=callback,
         display=display,
     )
-    slow = warn_of_bf16(config.precision, device.type)
+    slow = warn_of_bf16(config.precision, device.type, model)
     for sentence in (too_few, slow, warn_of_warmup(recipe.optim, model)):
         parts.note(sentence)
     if config.batch == "auto":

@@ -1,7 +1,6 @@
 """Distributed training: devices, communication between processes, sharding of weights."""
 
 import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -24,20 +23,6 @@ def pick_precision(name: str, accelerator: str) -> Any:
             "Use float32 or bf16."
         )
     return {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[name]
-
-
-def warn_of_bf16(precision: str, accelerator: str) -> str:
-    """Return a note if bf16 is requested on a processor that has no instructions for it. "": fast or unknown."""
-    if precision != "bf16" or accelerator != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
-        return ""
-    has_avx = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
-    has_amx = torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
-    if has_avx or has_amx:
-        return ""
-    return (
-        "This processor has no instructions for bf16 (AVX-512 BF16 or AMX): steps are 20 to 100 % slower than with "
-        "--precision float32, except of long texts."
-    )
 
 
 def num_devices(config: TrainingConfig) -> tuple[int, int]:
