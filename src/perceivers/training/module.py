@@ -82,6 +82,7 @@ class PerceiverModule(lightning.LightningModule):
         self._ema = ema
         self._shard = shard
         self._average: WeightAverage | None = None
+        self._trained: list[Tensor] = []
 
     @property
     def average(self) -> WeightAverage | None:
@@ -110,7 +111,9 @@ class PerceiverModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient and set the learning rate. Gradients are accumulated, reduced and unscaled here."""
-        self.sums.add_step(clip_gradients(self.parameters(), self.optim.clip_norm))
+        if not self._trained:  # collected once: they stay the same objects from the first step on
+            self._trained = list(self.parameters())
+        self.sums.add_step(clip_gradients(self._trained, self.optim.clip_norm))
         self.lr = learning_rate(self.optim, progress=self.progress, step=self.global_step)
         for group in optimizer.param_groups:
             group["lr"] = self.lr

@@ -17,11 +17,16 @@ from perceivers.typing import Float, Tensor
 # pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
 
 
+_PLAIN = (torch.Tensor, nn.Parameter)
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return this process' shard of a sharded tensor (no copy), or the tensor itself.
 
     Element-wise operations (moments, averages) can use the shards.
     """
+    if type(tensor) in _PLAIN:  # asking 100 tensors for a method that they lack takes a millisecond
+        return tensor
     to_local = getattr(tensor, "to_local", None)
     return tensor if to_local is None else to_local()
 
@@ -41,7 +46,10 @@ def tensor_norms(
         ValueError: If tensors are sharded over different groups of processes.
     """
     norms = torch.stack(torch._foreach_norm([local(t) for t in tensors]))
-    meshes = [getattr(t, "device_mesh", None) for t in (tensors if like is None else like)]
+    meshes = [
+        None if type(t) in _PLAIN else getattr(t, "device_mesh", None)
+        for t in (tensors if like is None else like)
+    ]
     sharded = {mesh for mesh in meshes if mesh is not None}
     if not sharded:
         return norms
