@@ -158,6 +158,28 @@ def test_each_band_is_standardized_by_its_real_frames():
     assert_close(adapter.norm.running_var, x[mask].var(dim=0))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_the_norm_of_bands_are_right(training):
+    adapter = ResidualSpectrogramInput(ResidualSpectrogramInputConfig(size=(24, 16), stem=STEM))
+    adapter = adapter.double().train(training)
+    x, weight = torch.randn(2, 24, 16, dtype=torch.float64), adapter.norm.weight
+
+    def loss():
+        content = adapter(x).content
+        return (content * torch.arange(content.numel()).view_as(content).sin()).sum()
+
+    loss().backward()
+    with torch.no_grad():
+        for band in (0, 7):
+            values = []
+            for step in (1e-6, -1e-6):
+                weight[band] += step
+                values.append(loss())
+                weight[band] -= step
+            difference = (values[0] - values[1]) / 2e-6
+            torch.testing.assert_close(weight.grad[band], difference, rtol=1e-5, atol=1e-6)
+
+
 def test_each_configuration_has_its_adapter():
     kinds = [type(build_input(config)) for config in ALL]
     assert kinds == [

@@ -281,7 +281,9 @@ class ResidualSpectrogramInput(AudioInput):
     ) -> tuple[Float[Tensor, "B *grid Cc"], Bool[Tensor, "B Lo"] | None]:
         """Return the stem's output."""
         if self.norm is not None:  # bands are the channels of the norm
-            x = self.norm(x.transpose(1, 2)[..., None], mask)[..., 0].transpose(1, 2)
+            # Contiguous: torch 2.13 gives wrong gradients of a norm's weights for other strides and a last axis of 1.
+            bands = x.transpose(1, 2).contiguous()[..., None]
+            x = self.norm(bands, mask)[..., 0].transpose(1, 2)
         cells, mask = self.stem(x[:, None], mask)
         return cells.movedim(1, -1), mask
 
