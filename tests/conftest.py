@@ -43,6 +43,23 @@ def _single_splits():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_baselines():
+    """Runs in this process fit no simple baseline, which takes seconds, unless a test uses `simple_baselines`."""
+    from perceivers.training import baseline
+
+    fit_baseline = baseline.fit_baseline
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baseline, "fit_baseline", lambda *_, **__: None)
+        yield fit_baseline
+
+
+@pytest.fixture
+def simple_baselines(monkeypatch, _without_baselines) -> None:
+    """Fit simple baselines in this test."""
+    monkeypatch.setattr("perceivers.training.baseline.fit_baseline", _without_baselines)
+
+
 @pytest.fixture
 def without_a_gpu(monkeypatch) -> None:
     """Hide the GPUs of this machine."""

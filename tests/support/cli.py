@@ -29,13 +29,24 @@ TINY = [
     *("--encoder.num-latents", "4", "--encoder.latent-channels", "16"),
     *("--encoder.num-blocks", "1", "--encoder.num-cross-attends", "1"),
     *("--encoder.num-self-attends-per-block", "1", "--encoder.num-self-attend-heads", "2"),
-    *("--max-epochs", "1", "--workers", "0", "--no-progress", "--folds", "1"),
+    *("--max-epochs", "1", "--workers", "0", "--no-progress", "--no-baseline", "--folds", "1"),
 ]
 
 # Flags of the smallest run on other modalities.
 SMALL = [
     *TINY[TINY.index("--encoder.num-latents") : TINY.index("--max-epochs")],
-    *("--workers", "0", "--no-progress", "--max-steps", "2", "--batch-size", "4", "--folds", "1"),
+    *(
+        "--workers",
+        "0",
+        "--no-progress",
+        "--no-baseline",
+        "--max-steps",
+        "2",
+        "--batch-size",
+        "4",
+        "--folds",
+        "1",
+    ),
 ]
 
 

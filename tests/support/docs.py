@@ -101,6 +101,7 @@ TINY = {
     "--workers": ["0"],
     "--no-progress": [],
     "--folds": ["1"],
+    "--no-baseline": [],
     "--encoder.num-latents": ["4"],
     "--encoder.latent-channels": ["16"],
     "--encoder.num-blocks": ["1"],

@@ -74,7 +74,7 @@ def small_recipe(**training: Any) -> Recipe:
         task=ClassificationConfig(label_names=tuple(map(str, range(10)))),
         augment={"image": augment},
         optim=OptimConfig(**{"lr": 0.02, "schedule": "cosine", **optim}),
-        training=TrainingConfig(**{"batch_size": 16, "ema": 0.9, **training}),
+        training=TrainingConfig(**{"batch_size": 16, "ema": 0.9, "baseline": False, **training}),
     )
     return replace(recipe, data=replace(recipe.data, workers=workers))
 

@@ -58,13 +58,19 @@ def list_candidates(views: Sequence[View], num_outputs: int) -> list[Candidate]:
     """Return the candidates for some views, the one that is chosen in doubt first."""
     kinds = {one.kind for one in views}
     rows = views[0].train.shape[0]
-    name = _joined(one.name for one in views if kinds != {"kernels", "statistics"} or one.kind == "kernels")
+    name = _joined(
+        one.name for one in views if kinds != {"kernels", "statistics"} or one.kind == "kernels"
+    )
     train, test = _linear(views)
-    settings: list[tuple[str, float]] = [("linear:1", 1.0), ("linear:0.1", 1.0), ("linear:0.01", 1.0)]
+    settings: list[tuple[str, float]] = [
+        ("linear:1", 1.0),
+        ("linear:0.1", 1.0),
+        ("linear:0.01", 1.0),
+    ]
     if "words" in kinds:
         settings = [("linear:10", 1.0), ("linear:1", 1.0)]
     elif "kernels" in kinds:
-        settings = [("ridge", 2.0)]
+        settings = [("ridge", 1.0)]
     elif rows <= _VECTORS:
         settings.append(("vectors", 2.0))
     found = [
@@ -74,7 +80,9 @@ def list_candidates(views: Sequence[View], num_outputs: int) -> list[Candidate]:
     if "statistics" in kinds:
         plain = [one for one in views if one.kind != "kernels"]
         name = _joined(one.name for one in plain)
-        train, test = (np.concatenate(parts, axis=1) for parts in zip(*map(_dense, plain), strict=True))
+        train, test = (
+            np.concatenate(parts, axis=1) for parts in zip(*map(_dense, plain), strict=True)
+        )
         names = ["trees"]
         if train.shape[1] * num_outputs <= _BOOSTED:
             names.append("boosting")
@@ -124,7 +132,9 @@ def choose(
     most = inner * (left / seconds) ** (1 / best.power) if seconds else rows
     count = max(min(rows, int(most)), min(rows, inner))
     outputs = problem.fit_predict(best.estimator, best.train[:count], learned[:count], best.test)
-    return Chosen(outputs=outputs, model=f"{problem.describe(best.estimator)} on {best.features}", rows=count)
+    return Chosen(
+        outputs=outputs, model=f"{problem.describe(best.estimator)} on {best.features}", rows=count
+    )
 
 
 def _folds(rows: int, groups: Array | None) -> list[tuple[Array, Array]]:
@@ -137,7 +147,9 @@ def _folds(rows: int, groups: Array | None) -> list[tuple[Array, Array]]:
     if parts < 2:  # nothing can be held out
         return [(np.arange(rows), np.arange(rows))]
     folds = range(parts if rows <= _FOLDED else 1)
-    return [(np.flatnonzero(numbers % parts != n), np.flatnonzero(numbers % parts == n)) for n in folds]
+    return [
+        (np.flatnonzero(numbers % parts != n), np.flatnonzero(numbers % parts == n)) for n in folds
+    ]
 
 
 def _joined(names: Iterator[str]) -> str:

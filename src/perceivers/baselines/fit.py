@@ -1,7 +1,7 @@
 """Fit a simple baseline to the training split of a run and score it on another split."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,11 @@ SECONDS = 60.0
 _BATCH = 32
 _TRAIN_ROWS, _TEST_ROWS = 50_000, 20_000
 _BYTES = 600 * 2**20  # of the kept values of a split
-_READ_TEST, _READ, _VIEWS = 0.2, 0.5, 0.35  # shares of the time: until reading ends; of the rest, for features
+_READ_TEST, _READ, _VIEWS = (
+    0.2,
+    0.5,
+    0.35,
+)  # shares of the time: until reading ends; of the rest, for features
 
 
 def fit_baseline(
@@ -41,6 +45,7 @@ def fit_baseline(
     test: str = "validation",
     seconds: float = SECONDS,
     datasets: Mapping[str, MapDataset] | None = None,
+    data: str = "",
 ) -> BaselineResult | None:
     """Return the score of a cheap scikit-learn model, or None if the task has no simple baseline.
 
@@ -55,6 +60,7 @@ def fit_baseline(
         test: Split on which it is scored.
         seconds: Time for all of it. A step that has begun is finished.
         datasets: Data sets of these splits, whose caches of decoded values are used.
+        data: Fingerprint of the rows, kept in the result.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -87,11 +93,12 @@ def fit_baseline(
         of_train_rows=reader.num_rows(train),
         rows=scored.count,
         of_rows=reader.num_rows([test]),
+        data=data,
     )
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def _one_core() -> Generator[None]:
     """Use one thread in the context, also in scikit-learn's compiled code."""
     from threadpoolctl import threadpool_limits
 
@@ -125,7 +132,9 @@ class _Rows:
     def stacked_targets(self) -> Any:
         """Return the targets of all rows; of several tasks, those of each."""
         if isinstance(self.targets[0], dict):
-            return {name: torch.cat([one[name] for one in self.targets]) for name in self.targets[0]}
+            return {
+                name: torch.cat([one[name] for one in self.targets]) for name in self.targets[0]
+            }
         return torch.cat(self.targets)
 
 
@@ -252,7 +261,10 @@ def _chosen(
     """Return the predictions of the best candidate for one task, which learns from the rows whose target is known."""
     known = is_known(targets).numpy()
     if not known.all():
-        targets, groups = targets[torch.from_numpy(known)], None if groups is None else groups[known]
+        targets, groups = (
+            targets[torch.from_numpy(known)],
+            None if groups is None else groups[known],
+        )
         views = [View(**{**vars(one), "train": one.train[known]}) for one in views]
     if not len(targets):
         raise ValueError("no training row has a target.")

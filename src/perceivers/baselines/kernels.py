@@ -16,6 +16,10 @@ _TAPS = 9
 _KERNELS = np.array([list(places) for places in combinations(range(_TAPS), 3)])
 _DILATIONS = 12  # at most
 _BIASES = 16  # of a kernel and a dilation, at most
+_ROWS, _FEATURES = (
+    2000,
+    2500,
+)  # of more series, fewer features: ridge regression costs the cube of the smaller number
 _COST = 1.5e9  # comparisons in a second
 _CHUNK = 1 << 17  # numbers of a convolution at a time, which stay in the cache of a core
 
@@ -36,6 +40,8 @@ def kernel_features(
     steps = np.unique(np.logspace(0, np.log2(most), _DILATIONS, base=2).astype(int))
     each = (len(train) + len(test)) * length * len(_KERNELS) / _COST
     affordable = max(int(seconds / max(each, 1e-9)), 1)
+    if len(train) > _ROWS:
+        affordable = min(affordable, _FEATURES // len(_KERNELS))
     steps = steps[:: -(-len(steps) // affordable)]
     deadline = time.monotonic() + 2 * seconds
     biases = int(np.clip(affordable // len(steps), 1, _BIASES))
@@ -85,8 +91,7 @@ def _levels(
     for kernel in range(values.shape[1]):
         rows = rng.integers(len(values), size=biases)
         found[kernel] = [
-            np.quantile(values[row, kernel], share)
-            for row, share in zip(rows, golden, strict=True)
+            np.quantile(values[row, kernel], share) for row, share in zip(rows, golden, strict=True)
         ]
     return torch.from_numpy(found)
 
@@ -112,4 +117,4 @@ def _shares(
                 for first in range(0, length, 255)
             ]
             found[start : start + rows, :, level] = np.sum(parts, axis=0, dtype=np.float32)
-    return found.reshape(len(series), -1) / length
+    return found.reshape(len(series), -1) / np.float32(length)

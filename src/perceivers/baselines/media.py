@@ -45,7 +45,9 @@ def gradient_histograms(gray: Values, cells: int) -> Values:
     np.put_along_axis(second, ((low + 1) % _ANGLES)[:, None], (size * share)[:, None], axis=1)
     found = grid_means(maps + second, cells)
     if min(found.shape[2:]) > 1:  # blocks of 2 x 2 cells
-        corners = [found[:, :, i : i - 1 or None, j : j - 1 or None] for i in (0, 1) for j in (0, 1)]
+        corners = [
+            found[:, :, i : i - 1 or None, j : j - 1 or None] for i in (0, 1) for j in (0, 1)
+        ]
         found = np.concatenate(corners, axis=1)
     norm = np.sqrt(np.square(found).sum(axis=1, keepdims=True)) + 1e-2
     return (found / norm).reshape(len(gray), -1)
@@ -60,7 +62,7 @@ def _image(values: Array, mask: Array | None, _: Any) -> list[Values | None]:
     parts = [pixels.reshape(len(values), -1), gradient_histograms(sides, 8)]
     parts += [values.mean(axis=(2, 3)), values.std(axis=(2, 3))]
     found = np.concatenate(parts, axis=1)
-    there = np.ones(len(values), bool) if mask is None else mask.any(axis=1)
+    there: list[bool] = [True] * len(values) if mask is None else list(mask.any(axis=1))
     return [one if real else None for one, real in zip(found, there, strict=True)]
 
 
@@ -71,7 +73,9 @@ def _video(frames: Values) -> Values:
     shapes = gradient_histograms(gray[:, 0], 4)
     steps = np.abs(np.diff(grid_means(gray, 8), axis=0, prepend=grid_means(gray[:1], 8)))
     steps = steps.reshape(len(frames), -1)
-    parts = [one for each in (pixels, shapes, steps) for one in (each.mean(axis=0), each.std(axis=0))]
+    parts = [
+        one for each in (pixels, shapes, steps) for one in (each.mean(axis=0), each.std(axis=0))
+    ]
     return np.concatenate([*parts, steps.max(axis=0), np.log([len(frames)])]).astype(np.float32)
 
 
@@ -98,7 +102,7 @@ def _spectrum(samples: Values) -> Values:
 
 
 def _points(points: Values) -> Values:
-    """Return moments, histograms, distances of pairs and occupied cells of points, n x (3 + E), and further channels."""
+    """Return moments, histograms, distances of pairs and occupied cells of points, n x (3 + E)."""
     xyz = points[:, :3]
     radius = np.linalg.norm(xyz, axis=1)
     covariance = np.cov(xyz.T) if len(xyz) > 1 else np.zeros((3, 3))
@@ -120,9 +124,7 @@ def _points(points: Values) -> Values:
 
 
 register_features("image", Features(collect=_image, name="pixels and gradients"))
-register_features(
-    "video", Features(collect=sample_by_sample(_video), name="statistics of frames")
-)
+register_features("video", Features(collect=sample_by_sample(_video), name="statistics of frames"))
 register_features(
     "audio", Features(collect=sample_by_sample(_audio), name="statistics of the spectrum")
 )

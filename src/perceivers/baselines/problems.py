@@ -12,7 +12,9 @@ from perceivers.tasks.base import Task
 from perceivers.typing import Tensor
 
 _LEAST = 1e-7  # probability that stands for none
-_STRENGTHS = np.logspace(-3, 4, 15)  # of ridge regression, among which it chooses by leaving one row out
+_STRENGTHS = np.logspace(
+    -3, 4, 15
+)  # of ridge regression, among which it chooses by leaving one row out
 
 
 class Problem(ABC):
@@ -138,7 +140,9 @@ class LabelsProblem(Problem):
         if not hasattr(estimator, "predict_proba"):
             return estimator.predict(features).reshape(shape) - 0.5
         found = estimator.predict_proba(features)
-        if isinstance(found, list):  # of trees: the shares of what each label is in train, 0, 1 or both
+        if isinstance(
+            found, list
+        ):  # of trees: the shares of what each label is in train, 0, 1 or both
             known = estimator.classes_
             pairs = zip(found, known, strict=True)
             found = [share @ np.asarray(values, float) for share, values in pairs]

@@ -34,7 +34,9 @@ class BaselineResult:
 
     def describe(self) -> str:
         """Return the model, its duration and, if it did not see all of them, its rows."""
-        parts = [f"a {readable_duration(max(self.seconds, 1.0))} {self.model}"]
+        duration = readable_duration(max(self.seconds, 1.0))
+        article = "an" if duration.startswith(("8", "11 ", "18 ")) else "a"
+        parts = [f"{article} {duration} {self.model}"]
         if self.of_train_rows is None or self.train_rows < self.of_train_rows:
             of = "" if self.of_train_rows is None else f" of {self.of_train_rows:,}"
             parts.append(f"learned from {self.train_rows:,}{of} rows")

@@ -44,7 +44,9 @@ def series_views(
     described = [
         [None if one is None else series_statistics(one) for one in rows] for rows in (train, test)
     ]
-    statistics = Features(collect=sample_by_sample(series_statistics), name="statistics of channels")
+    statistics = Features(
+        collect=sample_by_sample(series_statistics), name="statistics of channels"
+    )
     return [
         View(kind="kernels", name="random convolution kernels", train=shares[0], test=shares[1]),
         *statistics_view(statistics, *described),
@@ -55,7 +57,7 @@ def series_statistics(values: Values) -> Values:
     """Return statistics of each channel, of its differences and its spectrum, and correlations of channels."""
     steps = np.diff(values, axis=0, prepend=values[:1])
     centered = values - values.mean(axis=0)
-    crossings = (np.signbit(centered[1:]) != np.signbit(centered[:-1])).mean(axis=0, keepdims=True)
+    crossings = (np.diff(np.signbit(centered), axis=0, prepend=False) != 0).mean(axis=0)
     power = np.abs(np.fft.rfft(centered, n=max(len(values), 2 * _BANDS + 2), axis=0)[1:]) ** 2
     edges = np.unique(np.geomspace(1, len(power), _BANDS + 1).astype(int)) - 1
     bands = np.log1p(np.add.reduceat(power, edges[:-1], axis=0))
@@ -65,8 +67,7 @@ def series_statistics(values: Values) -> Values:
     pairs = np.triu_indices(values.shape[1], 1)
     related = (scale.T @ scale / len(values))[pairs][:_MOST_PAIRS]
     parts = [summary_of(values), np.abs(steps).mean(axis=0), steps.std(axis=0)]
-    parts += [crossings[0] if len(values) > 1 else np.zeros(values.shape[1])]
-    parts += [bands.ravel(), peak, related, np.log([len(values)])]
+    parts += [crossings, bands.ravel(), peak, related, np.log([len(values)])]
     return np.concatenate(parts).astype(np.float32)
 
 

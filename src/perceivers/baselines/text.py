@@ -39,11 +39,7 @@ def text_views(train: list[str], test: list[str], seconds: float) -> list[View]:
 
     parts = [_weights(train, test, one) for one in options]
     first, second = zip(*parts, strict=True)
-    return [
-        View(
-            kind="words", name=name, train=hstack(first, "csr"), test=hstack(second, "csr")
-        )
-    ]
+    return [View(kind="words", name=name, train=hstack(first, "csr"), test=hstack(second, "csr"))]
 
 
 def _has_words(texts: list[str]) -> bool:
@@ -56,13 +52,12 @@ def _weights(train: list[str], test: list[str], option: dict[str, Any]) -> tuple
     import numpy as np
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    counter = HashingVectorizer(
-        n_features=_COLUMNS, alternate_sign=False, norm=None, lowercase=False, **option
-    )
+    plain: dict[str, Any] = {"alternate_sign": False, "norm": None, "lowercase": False}
+    counter: Any = HashingVectorizer(n_features=_COLUMNS, **plain, **option)
     counts, others = counter.transform(train), counter.transform(test)
     rows = np.bincount(counts.indices, minlength=_COLUMNS)
     kept = np.flatnonzero(rows >= (2 if len(train) > _FEW else 1))
-    weighting = TfidfTransformer(sublinear_tf=True)
+    weighting: Any = TfidfTransformer(sublinear_tf=True)
     return weighting.fit_transform(counts[:, kept]), weighting.transform(others[:, kept])
 
 

@@ -67,8 +67,9 @@ def sample_by_sample(
 
     def collect(values: Array, mask: Array | None, _: Any) -> list[Values | None]:
         if mask is None or mask.shape[1] != values.shape[1]:  # complete, or missing as a whole
-            there = np.ones(len(values), bool) if mask is None else mask.any(axis=1)
-            return [describe(one) if real else None for one, real in zip(values, there, strict=True)]
+            there: list[bool] = [True] * len(values) if mask is None else list(mask.any(axis=1))
+            pairs = zip(values, there, strict=True)
+            return [describe(one) if real else None for one, real in pairs]
         return [
             describe(one[real]) if real.any() else None
             for one, real in zip(values, mask, strict=True)
@@ -92,7 +93,9 @@ def statistics_view(features: Features, train: list[Any], test: list[Any]) -> li
     return [View(kind="statistics", name=features.name, train=stacked(train), test=stacked(test))]
 
 
-def summary_of(values: Values, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> Values:
+def summary_of(
+    values: Values, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)
+) -> Values:
     """Return mean, deviation, extremes and quantiles of each channel: L x C becomes one vector."""
     parts = [values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0)]
     return np.concatenate([*parts, *np.quantile(values, quantiles, axis=0)]).astype(np.float32)
@@ -103,7 +106,9 @@ def pooled(values: Values, cells: int) -> Values:
     length = len(values)
     starts = np.linspace(0, length, cells, endpoint=False).astype(int)
     ends = np.maximum(np.linspace(0, length, cells + 1)[1:].astype(int), starts + 1)
-    sums = np.concatenate([np.zeros((1, *values.shape[1:])), values.cumsum(axis=0, dtype=np.float64)])
+    sums = np.concatenate(
+        [np.zeros((1, *values.shape[1:])), values.cumsum(axis=0, dtype=np.float64)]
+    )
     counts = (ends - starts).reshape(-1, *[1] * (values.ndim - 1))
     return ((sums[ends] - sums[starts]) / counts).astype(np.float32)
 

@@ -71,6 +71,7 @@ def run(args: Sequence[str]) -> int:
 def _properties(one: "LoadedRun") -> dict[str, Any]:
     """Return the properties of a run besides its metrics, by column name. None: unknown."""
     summary, cost = one.summary, one.cost
+    baseline = None if summary is None else summary.baseline
     return {
         "state": one.state,
         "recipe": None if one.recipe is None else one.recipe.name,
@@ -82,6 +83,7 @@ def _properties(one: "LoadedRun") -> dict[str, Any]:
         "epochs": one.rows[-1].get("epoch") if one.rows else None,
         "seconds": one.seconds,
         "samples_per_second": one.samples_per_second,
+        "simple_baseline": None if baseline is None else baseline.value,
         "device": None if summary is None else summary.device or None,
         "command": None if summary is None else summary.command or None,
     }
@@ -151,6 +153,7 @@ def _table(comparison: "Comparison") -> str:
 
 def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those unknown for all runs."""
+    from perceivers.tasks.base import metric_text
     from perceivers.wording import readable_duration
 
     formats = {
@@ -161,10 +164,13 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
         "epochs": ("epochs", "{:.4g}"),
         "seconds": ("training time", "{}"),
         "samples_per_second": ("samples a second", "{:,.3g}"),
+        "simple_baseline": ("simple baseline", "{}"),
         "device": ("device", "{}"),
     }
     every = [_properties(one) for one in comparison.runs]
-    for one in every:
+    for one, run in zip(every, comparison.runs, strict=True):
+        if one["simple_baseline"] is not None:
+            one["simple_baseline"] = metric_text(run.main_metric, one["simple_baseline"])
         if one["flops_per_sample"] is not None:
             one["flops_per_sample"] /= 1e9
         if one["seconds"] is not None:

@@ -19,6 +19,8 @@ _SWITCHES = (
     "resume_with_other_data",
     "progress",
     "no_progress",
+    "baseline",
+    "no_baseline",
     "stream",
     "compile",
     "grad_checkpointing",

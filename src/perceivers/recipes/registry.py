@@ -84,6 +84,7 @@ class TrainingConfig:
         strategy: `auto`, `ddp` or `fsdp`.
         logger: Loggers besides `metrics.jsonl` and TensorBoard.
         progress: Show the progress bar.
+        baseline: Fit a simple model of scikit-learn to the same rows after training, for comparison (at most 60 s).
     """
 
     batch_size: int = 128
@@ -107,6 +108,7 @@ class TrainingConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     logger: tuple[Literal["wandb", "mlflow"], ...] = ()
     progress: bool = True
+    baseline: bool = True
 
 
 @configclass

@@ -49,6 +49,7 @@ _FREE = (
     "training.strategy",
     "training.logger",
     "training.progress",
+    "training.baseline",
     "data.workers",
 )
 

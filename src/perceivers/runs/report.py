@@ -91,7 +91,12 @@ def _images(folder: Path, summary: RunSummary) -> list[str]:
 
 def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
     """Return the known properties of a run, with their names."""
+    found = summary.baseline
+    beside = (
+        "" if found is None else f"{metric_text(found.metric, found.value)}, {found.describe()}"
+    )
     rows = [
+        (f"simple baseline {summary.main_metric}", beside),
         ("weights saved", _saved_weights(summary)),
         ("recipe", summary.name),
         ("parameters", f"{summary.num_parameters:,}"),

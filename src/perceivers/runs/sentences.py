@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perceivers.baselines.result import BaselineResult
 from perceivers.tasks.base import is_share, metric_text
 from perceivers.tasks.calibration import MIN_ROWS, Calibration
 from perceivers.tasks.curves import Curve
@@ -30,6 +31,21 @@ def few_rows_sentence(split: str, rows: float) -> str:
         f"The {split} split has only {counted(int(rows), 'row')}: its metrics are uncertain, see their intervals. "
         f"At least {FEW_ROWS} are better."
     )
+
+
+def baseline_sentence(baseline: BaselineResult, value: float) -> str:
+    """Return a sentence on the main metric of a run beside that of a simple baseline, and advice if it is better."""
+    name = baseline.metric
+    text = (
+        f"Validation {name} {metric_text(name, value)} (simple baseline: {metric_text(name, baseline.value)}, "
+        f"{baseline.describe()})."
+    )
+    if baseline.wins_over(value):
+        text += (
+            " The simple baseline is better here: use it, or try a longer run (--max-time), --preset best, or more "
+            "data."
+        )
+    return text
 
 
 def calibration_sentence(calibration: Calibration, task: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from perceivers.baselines.result import BaselineResult
 from perceivers.data.base import atomic_write
 from perceivers.escaping import encode_text
 from perceivers.tasks.base import Details, Meter
@@ -126,6 +127,7 @@ class RunSummary(TaskSummary):
         bad: Name and reason of each row that could not be decoded.
         tasks: Results of each of several tasks, by name.
         members: Results of each member of an ensemble. Empty: a single model.
+        baseline: Score of a simple baseline on the same validation split. None: there is none.
     """
 
     name: str
@@ -145,6 +147,7 @@ class RunSummary(TaskSummary):
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     tasks: Mapping[str, TaskSummary] = field(default_factory=dict[str, TaskSummary])
     members: Sequence[MemberSummary] = ()
+    baseline: BaselineResult | None = None
 
 
 def command_line() -> str:
@@ -187,6 +190,7 @@ def read_summary(folder: Path) -> RunSummary | None:
         tasks = {name: TaskSummary(**_filled(part)) for name, part in content.pop("tasks").items()}
         content["bad"] = [(name, reason) for name, reason in content["bad"]]
         content["members"] = [MemberSummary(**one) for one in content.get("members", [])]
+        content["baseline"] = (found := content.get("baseline")) and BaselineResult(**found)
         return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
@@ -204,6 +208,7 @@ def _plain(summary: TaskSummary) -> dict[str, Any]:
     content["calibration"] = None if summary.calibration is None else asdict(summary.calibration)
     content["curves"] = [asdict(one) for one in summary.curves]
     if isinstance(summary, RunSummary):
+        content["baseline"] = None if summary.baseline is None else asdict(summary.baseline)
         content["tasks"] = {name: _plain(part) for name, part in summary.tasks.items()}
         content["members"] = [asdict(one) for one in summary.members]
     return content

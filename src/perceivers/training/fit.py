@@ -39,7 +39,11 @@ from perceivers.runs.folder import (
 from perceivers.runs.lock import lock_folder
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.report import write_report
-from perceivers.runs.sentences import calibration_sentence, overfitting_sentence
+from perceivers.runs.sentences import (
+    baseline_sentence,
+    calibration_sentence,
+    overfitting_sentence,
+)
 from perceivers.runs.splits import compare_rows, read_splits, with_removed, write_splits
 from perceivers.runs.summary import (
     RunSummary,
@@ -50,6 +54,7 @@ from perceivers.runs.summary import (
 )
 from perceivers.tasks.base import Meter, Task, metric_text
 from perceivers.tasks.intervals import Interval
+from perceivers.training.baseline import measured_baseline
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
@@ -406,6 +411,9 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
     parts.note(_kept_sentence(callback.best, name, results[""].intervals.get(name)))
+    baseline = measured_baseline(parts, run)
+    if baseline is not None:
+        parts.note(baseline_sentence(baseline, best["metrics"][name]))
     if what_to_do:
         parts.note(what_to_do)
     elif waiting:
@@ -427,6 +435,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
         bad=[*parts.batches.loader.bad, *parts.validation.bad],
         versions=versions(),
         tasks={name: one for name, one in results.items() if name},
+        baseline=baseline,
         **vars(results[""]),
     )
     write_report(callback.folder, summary)

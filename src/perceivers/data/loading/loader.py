@@ -227,6 +227,11 @@ class Loader(BatchLoader):
         """Return the number of batches in an epoch."""
         return len(self._plans.sampler)
 
+    @property
+    def dataset(self) -> "MapDataset":
+        """The rows, with the caches of their decoded values."""
+        return self._dataset
+
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration. By default it follows the last that was finished."""
         if epoch != self._epoch:
