@@ -56,6 +56,15 @@ def test_a_run_states_a_better_baseline_and_resuming_keeps_it(texts, tmp_path, m
     assert line.split() == ["simple", "baseline", "100.0", "%", "-"]
 
 
+def test_the_baseline_of_folds_is_scored_out_of_fold(texts, tmp_path):
+    run = tmp_path / "run"
+    flags = [*FLAGS, "--folds", "2", "--max-steps", "1", "--out", run]
+    status, _, err = run_command("fit", texts, "--columns", "text:text", *flags)
+    assert status == 0, err
+    found = read_summary(run).baseline
+    assert (found.value, found.train_rows, found.rows) == (1.0, 30, 60)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), ValueError("two\nlines.")])
 def test_an_error_of_the_baseline_is_a_note(tmp_path, monkeypatch, error):
     def failing(*_, **__):

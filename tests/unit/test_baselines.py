@@ -204,14 +204,12 @@ def test_missing_numbers_are_stated_and_constant_ones_left_out():
     assert np.array_equal(second, first[:1])
 
 
-class Slow:
+class Slow(ClassProblem):
     """A problem whose fits take a known time, which `time.monotonic` of the module shows."""
 
-    task = ClassificationConfig  # unused
-
     def __init__(self, seconds_a_row: float, clock: list[float]) -> None:
+        super().__init__(build_task(ClassificationConfig(label_names=("a", "b"))))
         self.seconds, self.clock, self.rows = seconds_a_row, clock, []
-        self.task = build_task(ClassificationConfig(label_names=("a", "b")))
 
     def targets(self, targets):
         return targets.numpy()
@@ -355,7 +353,7 @@ def test_reading_ends_when_its_time_is_over(monkeypatch):
         now[0] += 0.05
         return now[0]
 
-    monkeypatch.setattr("perceivers.baselines.fit.time.monotonic", later)
+    monkeypatch.setattr("perceivers.baselines.reading.time.monotonic", later)
     found = fit_baseline(run, seconds=2.0)
     assert found is not None
     assert found.train_rows < 800

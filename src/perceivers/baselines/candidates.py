@@ -102,7 +102,7 @@ def choose(
 
     Args:
         candidates: At least one.
-        problem: What is learned.
+        problem: Kind and task of the targets.
         targets: Targets of the training rows.
         deadline: Value of `time.monotonic` at which it should be done.
         groups: Group of each training row: none is on both sides of a split. None: each row is one.

@@ -9,6 +9,7 @@ from perceivers.baselines.views import (
     Features,
     Values,
     pooled,
+    present,
     register_features,
     sample_by_sample,
     summary_of,
@@ -62,7 +63,7 @@ def _image(values: Array, mask: Array | None, _: Any) -> list[Values | None]:
     parts = [pixels.reshape(len(values), -1), gradient_histograms(sides, 8)]
     parts += [values.mean(axis=(2, 3)), values.std(axis=(2, 3))]
     found = np.concatenate(parts, axis=1)
-    there: list[bool] = [True] * len(values) if mask is None else list(mask.any(axis=1))
+    there = present(values, mask)
     return [one if real else None for one, real in zip(found, there, strict=True)]
 
 

@@ -43,7 +43,7 @@ def text_views(train: list[str], test: list[str], seconds: float) -> list[View]:
 
 
 def _has_words(texts: list[str]) -> bool:
-    """Return whether blanks separate words, unlike in Chinese or in sequences of letters."""
+    """Return whether blanks separate words, unlike in Chinese or in sequences of bases."""
     sample = " ".join(texts[:200])
     return len(sample) < 12 * (len(re.findall(r"\w+", sample)) + 1)
 

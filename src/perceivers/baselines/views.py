@@ -34,12 +34,12 @@ class Features:
     """Features of a modality, for `register_features`.
 
     Attributes:
-        collect: Returns what is kept of each sample of a batch, an array of numbers or a text, from its values (B x
+        collect: Returns the kept value of each sample of a batch, an array of numbers or a text, from its values (B x
             ...), its mask (B x L, True if an element is real; None: all are) and the `PreprocessConfig`.
             `sample_by_sample` makes it of a function of one sample.
-        name: Name in sentences, of features that are the numbers that `collect` returns.
-        views: Makes the features from what was kept of the training and of the scored samples, within some seconds.
-            None: what was kept is numbers of one length.
+        name: Name of the numbers that `collect` returns, in sentences.
+        views: Makes the features from the kept values of the training and of the scored samples, within some seconds.
+            None: the kept values are numbers of one length.
     """
 
     collect: Callable[[Array, Array | None, Any], Sequence[Any]]
@@ -67,7 +67,7 @@ def sample_by_sample(
 
     def collect(values: Array, mask: Array | None, _: Any) -> list[Values | None]:
         if mask is None or mask.shape[1] != values.shape[1]:  # complete, or missing as a whole
-            there: list[bool] = [True] * len(values) if mask is None else list(mask.any(axis=1))
+            there = present(values, mask)
             pairs = zip(values, there, strict=True)
             return [describe(one) if real else None for one, real in pairs]
         return [
@@ -76,6 +76,13 @@ def sample_by_sample(
         ]
 
     return collect
+
+
+def present(values: Array, mask: Array | None) -> list[bool]:
+    """Return for each sample of a batch whether any of its elements is real."""
+    if mask is None:
+        return [True] * len(values)
+    return [bool(one.any()) for one in mask]
 
 
 def statistics_view(features: Features, train: list[Any], test: list[Any]) -> list[View]:

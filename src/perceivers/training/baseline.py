@@ -1,41 +1,55 @@
 """Simple baseline beside a run: fitted after training, kept in the report, never an error of the run."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from perceivers.baselines.fit import fit_baseline
 from perceivers.baselines.result import BaselineResult
 from perceivers.data.loading.loader import Loader
 from perceivers.recipes.resolve import ResolvedRun
+from perceivers.runs.sentences import baseline_sentence
 from perceivers.runs.splits import fingerprint_of
 from perceivers.runs.summary import read_summary
 
-if TYPE_CHECKING:
-    from perceivers.training.build import TrainingParts
 
-
-def measured_baseline(parts: "TrainingParts", run: ResolvedRun) -> BaselineResult | None:
+def measured_baseline(
+    run: ResolvedRun,
+    folder: Path,
+    note: Callable[[str], object],
+    *,
+    metrics: Mapping[str, float],
+    loaders: Mapping[str, Any] | None = None,
+) -> BaselineResult | None:
     """Return the score of a simple baseline on the validation split, or None if there is none.
 
     That of an earlier report of a resumed run is kept if the rows are the same. An error, and Ctrl-C, becomes a note.
+
+    Args:
+        run: The finished run. With folds, the baseline is scored out of fold, too.
+        folder: The run folder.
+        note: Called with a sentence on the result.
+        metrics: Metrics of the run.
+        loaders: Data loaders of the splits, whose caches are used.
     """
     if not run.recipe.training.baseline:
         return None
     rows = fingerprint_of(run.data.identities)
-    earlier = _of_report(parts.callback.folder)
-    if earlier is not None and earlier.data == rows:
-        return earlier
-    loaders = {"train": parts.batches.loader, "validation": parts.validation}
-    datasets = {name: one.dataset for name, one in loaders.items() if isinstance(one, Loader)}
-    try:
-        found = fit_baseline(run, datasets=datasets, data=rows)
-    except KeyboardInterrupt:
-        parts.note("The simple baseline was interrupted and is left out.")
-        return None
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        parts.note(f"There is no simple baseline to compare with: {reason}.")
-        return None
+    found = _of_report(folder)
+    if found is None or found.data != rows:
+        known = (loaders or {}).items()
+        datasets = {name: one.dataset for name, one in known if isinstance(one, Loader)}
+        try:
+            found = fit_baseline(run, datasets=datasets, data=rows)
+        except KeyboardInterrupt:
+            note("The simple baseline was interrupted and is left out.")
+            return None
+        except Exception as error:
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            note(f"There is no simple baseline to compare with: {reason}.")
+            return None
+    if found is not None:
+        note(baseline_sentence(found, metrics[found.metric]))
     return found
 
 

@@ -40,7 +40,6 @@ from perceivers.runs.lock import lock_folder
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.report import write_report
 from perceivers.runs.sentences import (
-    baseline_sentence,
     calibration_sentence,
     overfitting_sentence,
 )
@@ -411,9 +410,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
     parts.note(_kept_sentence(callback.best, name, results[""].intervals.get(name)))
-    baseline = measured_baseline(parts, run)
-    if baseline is not None:
-        parts.note(baseline_sentence(baseline, best["metrics"][name]))
+    loaders = {"train": parts.batches.loader, "validation": parts.validation}
+    baseline = measured_baseline(
+        run, callback.folder, parts.note, metrics=best["metrics"], loaders=loaders
+    )
     if what_to_do:
         parts.note(what_to_do)
     elif waiting:

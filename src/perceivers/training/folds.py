@@ -27,6 +27,7 @@ from perceivers.runs.report import write_report
 from perceivers.runs.sentences import overfitting_sentence
 from perceivers.runs.summary import MemberSummary, RunSummary, command_line, versions
 from perceivers.tasks.base import Task, metric_text
+from perceivers.training.baseline import measured_baseline
 from perceivers.training.build import build_task
 from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.data_wait import advice
@@ -209,6 +210,7 @@ def _finish(
     metrics = meter.compute()
     name, interval = task.main_metric, results[""].intervals.get(task.main_metric)
     note(_out_of_fold_sentence(metrics, task, len(payloads), interval))
+    baseline = measured_baseline(run, folder, note, metrics=metrics)
     of_members = list(dict.fromkeys(text for one in payloads for text in one["notes"] if text))
     first = payloads[0]
     summary = RunSummary(
@@ -228,6 +230,7 @@ def _finish(
         bad=list(dict.fromkeys((one[0], one[1]) for p in payloads for one in p["bad"])),
         versions=versions(),
         tasks={part: one for part, one in results.items() if part},
+        baseline=baseline,
         members=[_member_summary(payload, name) for payload in payloads],
         **vars(results[""]),
     )
