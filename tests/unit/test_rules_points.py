@@ -1,7 +1,6 @@
 """Rules for point clouds."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.points.modality import PointsAugmentConfig, turned_about
 from perceivers.inputs.points import NeighborPointsInputConfig
-from perceivers.recipes.rules.base import Choice
+from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 from perceivers.recipes.rules.points import augmentation, choose
 
 COUNT = 60
@@ -32,12 +31,27 @@ def boxes(*, turned="none", classes=2):
     return clouds, labels
 
 
+class MadeFacts(ModalityFacts):
+    """Facts about samples that are given."""
+
+    def labelled_cells(self, count):
+        return iter(self.cells[:count])
+
+
 def facts(clouds, labels, kind="class", rows=1000):
-    cells = [
-        (EncodedItem("a", array=cloud), label) for cloud, label in zip(clouds, labels, strict=True)
-    ]
-    data = SimpleNamespace(target_kind=kind, rows=rows)
-    return SimpleNamespace(data=data, labelled_cells=lambda count: iter(cells[:count]))
+    made = object.__new__(MadeFacts)
+    data = DataFacts(
+        num_rows=rows,
+        num_validation=0,
+        target_kind=kind,
+        num_classes=2,
+        class_counts=(),
+        preset="default",
+    )
+    pairs = zip(clouds, labels, strict=True)
+    object.__setattr__(made, "data", data)
+    object.__setattr__(made, "cells", [(EncodedItem("a", value=c), int(n)) for c, n in pairs])
+    return made
 
 
 @pytest.mark.parametrize("turned", ["none", "z", "y", "all"])

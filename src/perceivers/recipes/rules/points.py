@@ -1,7 +1,7 @@
 """Rules for point clouds: docs/defaults.md."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ from perceivers.recipes.rules.base import Choice, ModalityFacts, Topic, register
 
 Points = npt.NDArray[np.float32]
 
+_AXES: dict[Literal["all", "z", "y"], str] = {
+    "all": "any axis",
+    "z": "the z axis",
+    "y": "the y axis",
+}
 _SAMPLED = 256  # point clouds that are compared with turned and mirrored copies of each other
 _FEWEST = 24  # from fewer, nothing follows
 _TURNED, _MIRRORED = (
@@ -51,9 +56,10 @@ def augmentation(
     clouds, classes = _sampled(facts)
     if len(clouds) < _FEWEST:
         return augment, "stretched, not turned, since few samples show how they are oriented"
-    for axis, words in (("all", "any axis"), ("z", "the z axis"), ("y", "the y axis")):
+    for axis, words in _AXES.items():
         rng = np.random.default_rng(0)
-        copies = [cloud @ turned_about(axis, 180.0, rng).T for cloud in clouds]
+        turns = [turned_about(axis, 180.0, rng).astype(np.float32) for _ in clouds]
+        copies = [cloud @ turn.T for cloud, turn in zip(clouds, turns, strict=True)]
         if are_alike(clouds, copies, classes, _TURNED):
             reason = f"stretched, turned about {words}: turned copies are as similar to the data as the originals"
             return replace(augment, rotate=axis), reason
