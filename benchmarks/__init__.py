@@ -14,6 +14,7 @@
 | `measure.py` | one process: do they compute the same, how long, how much memory |
 | `harness.py` | the processes of a case, and its ratios |
 | `small_cpu.py` | `fit` without flags compared with simple baselines: `make small-cpu` |
+| `evidence.py`, `evidence_page.py` | Perceivers and plain networks at equal training cost |
 | `small_cpu_baselines.py`, `small_cpu_page.py`, `plain_nets.py` | its baselines, its page, plain networks |
 | `facts.py` | what the numbers depend on besides the code |
 | `table.py` | results -> the tables of docs/performance.md |

@@ -52,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks import small_cpu
 
         return small_cpu.main(given[1:])
+    if given[:1] == ["evidence"]:
+        from benchmarks import evidence
+
+        return evidence.main(given[1:])
     args = arguments(argv)
     if args.child:
         harness.child(json.loads(args.child[0]), Path(args.child[1]))

@@ -396,11 +396,11 @@ def spectrogram_and_linear(problem: Problem) -> Array:
 
 def plain_resnet(problem: Problem) -> Array:
     """Return the predictions of a small plain ResNet that learned for the row's minutes less 3."""
-    from benchmarks.plain_nets import fit_images
+    from benchmarks.plain_nets import fit_resnet
 
     classes, labels = np.unique(problem.train.y, return_inverse=True)
     minutes = max(0.7 * problem.minutes, problem.minutes - 3)
-    indices = fit_images("resnet", problem.train.x, labels, problem.test.x, seconds=60 * minutes)
+    indices = fit_resnet(problem.train.x, labels, problem.test.x, seconds=60 * minutes)
     return classes[indices]
 
 
