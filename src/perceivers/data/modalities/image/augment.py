@@ -117,7 +117,7 @@ def moved(
         pixels = np.rot90(pixels, turns)
     if augment.shift > 0:
         rows, columns = (_shifted(length, augment.shift, generator) for length in (height, width))
-        pixels = pixels[rows[:, None], columns]
+        pixels = pixels.take(rows, axis=0).take(columns, axis=1)
     if augment.cutout > 0 and pixels.ndim == 3:
         half = augment.cutout * min(height, width) / 2
         y, x = generator.integers(height), generator.integers(width)
