@@ -274,7 +274,11 @@ def test_what_is_stated_stays():
 
 def test_long_films_give_clips_of_the_most_frames_and_mixed_ones_a_square():
     cells = [frames_of(0, count=400, height=8, width=8) for _ in range(2)]
-    assert measure_video(cells, VideoPreprocessConfig()).num_frames == 32
+    config = measure_video(cells, VideoPreprocessConfig())
+    assert (config.num_frames, config.frame_rate) == (20, 2.5)
+    # 3 seconds in 20 frames: every fourth of 25 frames a second
+    config = measure_video([frames_of(0, count=75, height=8, width=8)], VideoPreprocessConfig())
+    assert (config.num_frames, config.frame_rate) == (20, 6.25)
     cells = [
         frames_of(0, height=64, width=128, rate=30.0),
         frames_of(0, height=128, width=64, rate=30.0),

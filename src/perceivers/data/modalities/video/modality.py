@@ -54,9 +54,10 @@ Clip = npt.NDArray[np.uint8]
 # Frames are kept a little larger than the model's, so that smaller crops do not lose what was there.
 KEPT_OVERSAMPLING = 1.25
 
-# Where they are taken from the data. A clip of 32 frames is the paper's; half the usual rate shows twice as much.
-MOST_FRAMES_A_SECOND = 12.5
-MOST_FRAMES = 32
+# Where they are taken from the data: few frames that cover most of a video learn more in the same time than many that
+# cover a part (docs/defaults.md).
+MOST_FRAMES_A_SECOND, FEWEST_FRAMES_A_SECOND = 12.5, 2.5
+MOST_FRAMES = 20
 FRAME_STEP, SIZE_STEP = 4, 8  # patches of 2 or 4 frames and of 4 or 8 pixels fit
 SAMPLED_VIDEOS = 24  # decoded for mean and deviation
 MIN_STD = 1 / 255
@@ -325,19 +326,19 @@ def measure_video(
 ) -> VideoPreprocessConfig:
     """Return a configuration in which what was None is taken from a sample of the training data.
 
-    The rate is the commonest of the videos, divided by the smallest whole number that brings it to 12.5 frames per
-    second or less, so that every frame shown is one that was filmed. The clip covers three quarters of the videos
-    as a whole, in steps of 4 frames, but has at most 32. The size is the median of the videos', the longer side not
-    above `max_side`, in steps of 8 pixels; a square where less than three quarters have like aspects. These limits are
-    chosen for training on a few cores.
+    The rate is the commonest of the videos, divided by a whole number, so that every frame shown is one that was
+    filmed: the smallest that brings it to 12.5 frames per second or less and lets 20 frames cover three quarters of the
+    videos as a whole, but not below 2.5 frames per second. A clip has so many frames, in steps of 4. The size is the
+    median of the videos', the longer side not above `max_side`, in steps of 8 pixels; a square where less than three
+    quarters have like aspects. These limits are chosen for training on a few cores.
 
     Raises:
         ValueError: If no cell can be read. The message states the reason of the first.
     """
     cells = list(cells)
     headers = list(read_cells(cells, read_video_header, "video"))
-    rate = config.frame_rate or _suggested_rate(headers)
     seconds = float(np.percentile([header.seconds for header in headers], 75))
+    rate = config.frame_rate or _suggested_rate(headers, seconds)
     frames = min(MOST_FRAMES, -(-math.ceil(seconds * rate - 0.01) // FRAME_STEP) * FRAME_STEP)
     sizes = np.array([(header.height, header.width) for header in headers], dtype=np.float64)
     filled = replace(
@@ -352,10 +353,13 @@ def measure_video(
     return replace(filled, mean=config.mean or mean, std=config.std or std)
 
 
-def _suggested_rate(headers: Sequence[VideoHeader]) -> float:
+def _suggested_rate(headers: Sequence[VideoHeader], seconds: float) -> float:
     rates = Counter(round(header.frame_rate, 2) for header in headers)
     rate = rates.most_common(1)[0][0]
-    return round(rate / max(1, math.ceil(rate / MOST_FRAMES_A_SECOND)), 2)
+    fewest = math.ceil(rate / MOST_FRAMES_A_SECOND)
+    most = math.floor(rate / FEWEST_FRAMES_A_SECOND)
+    covering = math.ceil(seconds * rate / MOST_FRAMES - 0.01)
+    return round(rate / max(1, fewest, min(covering, most)), 2)
 
 
 def _mean_std(
