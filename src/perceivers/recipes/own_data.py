@@ -149,7 +149,7 @@ def audio_video(size: str = "tiny") -> Recipe:
     Reference: Ours, of the papers' parts; fusion and dropout as in Perceiver (arXiv:2103.03206), section 4.2.
     """
     made = recipe_for({"audio": "audio", "video": "video"}, size, name="audio_video")
-    return replace(made, fusion=replace(made.fusion, modality_dropout={"video": 0.3}))
+    return replace(made, fusion=replace(made.fusion, modality_dropout={"video": 0.5}))
 
 
 @recipe(sizes=SIZES)
