@@ -72,6 +72,15 @@ def test_a_single_sample_in_training_is_standardized_by_the_running_statistics()
     assert_close(found, head.eval()(latents, {"text": (content, None)}))
 
 
+def test_pools_without_a_norm_are_a_linear_model_of_the_mean():
+    config = MeanPoolConfig(num_outputs=5, element_pools=("mean",), standardize_pools=False)
+    head = MeanPool(config, latent_channels=8, content_channels={"text": 3})
+    weight = torch.nn.init.normal_(head.element_pools["text"].to_logits.weight)
+    content, mask = torch.randn(2, 4, 3), torch.tensor([[True] * 2 + [False] * 2] * 2)
+    found = head(torch.zeros(2, 2, 8), {"text": (content, mask)})
+    assert_close(found, content[:, :2].mean(dim=1) @ weight.T)
+
+
 def test_pools_without_elements_are_refused():
     with pytest.raises(ValueError, match=r"the head pools elements of text; got none"):
         pooled("mean")(torch.zeros(1, 2, 8))

@@ -31,6 +31,14 @@ def test_batch_norm_does_not_decay_and_frozen_weights_are_left_out():
     assert (decayed, kept) == ({"0.weight"}, {"1.weight", "1.bias"})
 
 
+def test_a_module_may_have_a_weight_decay_of_its_own():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight_decay = 2.0
+    groups = parameter_groups(model, 0.1)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 2.0]
+    assert names_in(groups, model) == [{"0.weight"}, {"0.bias", "1.bias"}, {"1.weight"}]
+
+
 def test_a_group_without_members_is_left_out():
     assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
 
