@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -192,6 +193,18 @@ def test_units_are_left_out_in_training_only():
     assert not torch.equal(adapter(ids).content, adapter(ids).content)
     adapter.eval()
     assert torch.equal(adapter(ids).content, adapter(ids).content)
+
+
+def test_elements_are_left_out_in_training_but_never_all():
+    adapter = HashedTextInput(replace(HASHED, element_dropout=0.5))
+    ids, mask = torch.randint(6, 262, (200, 32)), torch.arange(32).expand(200, -1) < 9
+    found = adapter(ids, mask).mask
+    assert found is not None
+    assert not found[:, 3:].any()
+    assert found.any(dim=1).all()
+    assert 300 < found.sum() < 450
+    assert adapter(ids, torch.zeros(200, 1, dtype=torch.bool)).mask.sum() == 0
+    assert adapter.eval()(ids, mask).mask.sum() == 200 * 3
 
 
 def test_a_graph_of_hashed_units_gives_the_same_sums():

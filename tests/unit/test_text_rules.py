@@ -35,7 +35,9 @@ def test_length_cell_and_batch_follow_the_data(tmp_path, count, length, max_leng
     assert (part.max_length, part.stride) == (max_length, stride)
     assert recipe.training.batch_size == batch
     assert part.units.word_rows == 8192
+    assert bool(part.units.run_rows) == (max_length <= 1024)
     assert recipe.output.element_pools == ("mean",)
+    assert recipe.encoder.num_latents == 4
 
 
 def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
@@ -43,6 +45,4 @@ def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
     run = resolve(rows(tmp_path, 60, 20), overrides=changes)
     part = run.recipe.inputs["text"]
     assert (part.max_length, part.stride, part.units.word_rows) == (4096, 16, 99)
-    assert run.choices[0].startswith(
-        "Input: hashed words and byte runs in cells of 16 bytes, texts"
-    )
+    assert run.choices[0].startswith("Input: hashed words and phrases in cells of 16 bytes, texts")

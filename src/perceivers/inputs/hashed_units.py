@@ -45,12 +45,12 @@ class HashedUnitsConfig:
     """
 
     word_rows: int = 32_768
-    word_channels: int = 64
+    word_channels: int = 32
     phrase_rows: int = 65_536
     phrase_channels: int = 16
     phrase_lengths: tuple[int, ...] = (2,)
-    run_rows: int = 32_768
-    run_channels: int = 32
+    run_rows: int = 65_536
+    run_channels: int = 16
     run_lengths: tuple[int, ...] = (3, 4, 5)
     dropout: float = 0.5
     weight_decay: float = 2.0
@@ -221,18 +221,18 @@ class HashedUnits(nn.Module):
         hashes = pad(hashes, (0, 0, 0, -length % self.cell))
         hashes = hashes.reshape(batch, -1, self.cell * kinds)
         some = hashes != 0
+        scale = self.config.gain * some.sum(dim=2).clamp(min=1).to(table.dtype).rsqrt()
         if self.training and self.config.dropout:
             some = some & (torch.rand(some.shape, device=some.device) >= self.config.dropout)
+            scale = scale / (1 - self.config.dropout)
         rows = hashes.remainder(table.shape[0])
-        count = some.sum(dim=2)
         if torch.compiler.is_compiling() or rows.is_meta or type(rows) is not Tensor:
             # The number of units is unknown to a graph, and without values.
             summed = torch.where(some[..., None], table[rows], 0.0).sum(dim=2)
         else:
-            ends = count.flatten().cumsum(0)
-            summed = embedding_bag(rows[some], table, ends - count.flatten(), mode="sum")
+            counts = some.sum(dim=2).flatten()
+            summed = embedding_bag(rows[some], table, counts.cumsum(0) - counts, mode="sum")
             summed = summed.reshape(batch, -1, table.shape[1])
-        scale = self.config.gain * count.clamp(min=1).to(summed.dtype).rsqrt()
         return summed * scale[..., None]
 
 

@@ -89,6 +89,10 @@ class HashedTextInputConfig:
         stride: Bytes of a cell.
         units: Hashed words, phrases and byte runs.
         num_bands: Frequencies of the Fourier features of a cell's position. 0: no positions.
+        element_dropout: Share of the elements that are masked in training. A text keeps at least one.
+
+    Raises:
+        ValueError: If `element_dropout` is not in [0, 1).
     """
 
     kind: Literal["text_hashed"] = "text_hashed"
@@ -97,6 +101,13 @@ class HashedTextInputConfig:
     stride: int = 8
     units: HashedUnitsConfig = field(default_factory=HashedUnitsConfig)
     num_bands: int = 0
+    element_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.element_dropout < 1:
+            raise ValueError(
+                f"Expected a share of the elements in [0, 1), got element_dropout={self.element_dropout}."
+            )
 
 
 TextConfig = Annotated[
@@ -336,13 +347,24 @@ class HashedTextInput(_TextInput):
             positions = self.positions(content.shape[1], ids.device)
         if mask is not None:
             mask = pooled_mask(mask, self.config.stride)
+        if self.training and self.config.element_dropout:
+            mask = self._thinned(content, mask)
         return Elements(content, positions, mask=mask)
+
+    def _thinned(
+        self, content: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None
+    ) -> Bool[Tensor, "B M"]:
+        """Return a mask without a random share of the elements; texts that would lose all of them keep all."""
+        kept = torch.rand(content.shape[:2], device=content.device) >= self.config.element_dropout
+        kept = kept if mask is None else kept & mask
+        real = torch.ones_like(kept) if mask is None else mask
+        return kept.where(kept.any(dim=1, keepdim=True), real)
 
 
 def _default(stem_channels: int) -> HashedTextInputConfig:
     units = HashedUnitsConfig(
-        word_channels=stem_channels,
-        run_channels=stem_channels // 2,
+        word_channels=stem_channels // 2,
+        run_channels=stem_channels // 4,
         phrase_channels=stem_channels // 4,
     )
     return HashedTextInputConfig(max_length=None, units=units)

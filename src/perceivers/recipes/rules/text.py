@@ -12,7 +12,7 @@ from perceivers.data.modalities.base import read_cells
 from perceivers.data.modalities.text.modality import start_of_text
 from perceivers.inputs.hashed_units import HashedUnitsConfig
 from perceivers.inputs.text import HashedTextInputConfig
-from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
+from perceivers.recipes.rules.base import Choice, ModalityFacts, Topic, register_rules
 
 # Texts that are measured, and bytes of each that are searched for words.
 _TEXTS, _SEARCHED = 1_000, 16_384
@@ -28,6 +28,25 @@ _HEAPS = 0.6
 
 # Rows of a table, as powers of two.
 _FEWEST_ROWS, _MOST_ROWS = 13, 17
+
+# Rows below which the encoder is small, and its fields.
+_FEW_ROWS = 50_000
+_SMALL_ENCODER = {
+    "num_latents": 4,
+    "latent_channels": 64,
+    "num_cross_attends": 1,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 1,
+    "num_self_attend_heads": 2,
+    "cross_attend_qk_channels": 32,
+    "cross_attend_v_channels": 32,
+}
+
+# Bytes up to which texts are short, so that byte runs are read.
+_SHORT = 1_024
+
+# Shares of the units and of the elements that are left out in training.
+_UNIT_DROPOUT, _ELEMENT_DROPOUT = 0.5, 0.5
 
 # Batch sizes, with the fewest rows of each.
 _BATCHES = {64: 4_096, 32: 1_024, 16: 0}
@@ -61,17 +80,22 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if preprocess.max_length is None:
         preprocess = replace(preprocess, max_length=measured.fitting)
     length = preprocess.max_length or measured.fitting
-    units = _with_tables(part.units, measured)
-    part = replace(part, stride=_stride(length), units=units)
-    inside = f"hashed words and byte runs in cells of {part.stride} bytes"
+    units = _with_tables(part.units, measured, length)
+    part = replace(part, stride=_stride(length), units=units, element_dropout=_ELEMENT_DROPOUT)
+    kinds = "words, phrases and byte runs" if units.run_rows else "words and phrases"
+    inside = f"hashed {kinds} in cells of {part.stride} bytes"
     about = f"texts of up to {length:,} bytes with about {measured.words:,} different words"
+    reasons: dict[Topic, str] = {"Input": f"{inside}, {about}"}
+    few = facts.data.rows < _FEW_ROWS
+    if few and facts.is_alone:
+        reasons["Model"] = "a small encoder beside the mean of the elements, since rows are few"
     return replace(
         choice,
         input=part,
         preprocess=preprocess,
-        fields=_fields(facts),
+        fields=_fields(facts, few=few),
         length=_LENGTH,
-        reasons={"Input": f"{inside}, {about}"},
+        reasons=reasons,
     )
 
 
@@ -100,20 +124,28 @@ def _stride(length: int) -> int:
     return stride
 
 
-def _with_tables(units: HashedUnitsConfig, measured: _Measured) -> HashedUnitsConfig:
-    """Return hashed units whose tables have a row for each word, and twice as many for phrases and byte runs."""
+def _with_tables(units: HashedUnitsConfig, measured: _Measured, length: int) -> HashedUnitsConfig:
+    """Return hashed units whose tables have a row for each word, and more for phrases and byte runs."""
     power = min(max(math.ceil(math.log2(max(measured.words, 1))), _FEWEST_ROWS), _MOST_ROWS)
-    return replace(units, word_rows=1 << power, phrase_rows=2 << power, run_rows=2 << power)
+    return replace(
+        units,
+        word_rows=1 << power,
+        phrase_rows=2 << power,
+        run_rows=2 << power if length <= _SHORT else 0,
+        dropout=_UNIT_DROPOUT,
+    )
 
 
-def _fields(facts: ModalityFacts) -> Mapping[str, Any]:
+def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     """Return fields of the recipe for texts alone."""
     batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
+    encoder = _SMALL_ENCODER if few else {}
     return {
         "optim.lr": 2e-3,
         "training.batch_size": batch,
         "output.element_pools": ("mean",),
         "output.standardize_pools": False,
+        **{f"encoder.{name}": value for name, value in encoder.items()},
     }
 
 
