@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from perceivers.inputs.elements import GridPositions, InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.registry import build_input
 from perceivers.inputs.series import (
+    BankSeriesInputConfig,
     ConvSeriesInput,
     ConvSeriesInputConfig,
     RowPositions,
@@ -154,3 +157,114 @@ def test_uneven_times_need_fourier_features(positions):
 def test_one_channel_without_a_position_cannot_be_read():
     with pytest.raises(ValueError, match="An element of one channel without a position"):
         SeriesInput(SeriesInputConfig(length=8, num_channels=1, positions=None))
+
+
+BANKS = [
+    BankSeriesInputConfig(length=16, num_channels=1, channels=6),
+    BankSeriesInputConfig(length=30, num_channels=3, channels=6, windows=3, groups=4),
+    BankSeriesInputConfig(length=16, num_channels=2, channels=4, irregular=True, groups=0),
+    BankSeriesInputConfig(length=40, num_channels=2, channels=4, stem_channels=(5,), places=10),
+    BankSeriesInputConfig(
+        length=16, num_channels=1, channels=4, stem_channels=(5, 6), irregular=True, has_missing=True
+    ),
+]
+
+
+@cache
+def bank(index):
+    """Return an adapter whose bank has measured some series, in evaluation mode."""
+    torch.manual_seed(0)
+    adapter = build_input(BANKS[index])
+    adapter(torch.randn_like(adapter.example(8)))
+    return adapter.eval()
+
+
+@pytest.mark.parametrize("index", range(len(BANKS)))
+def test_a_bank_makes_the_elements_that_it_states(index):
+    adapter = bank(index)
+    assert isinstance(adapter, InputAdapter)
+    elements = adapter(torch.randn_like(adapter.example(2)))
+    assert elements.dense().shape == (2, adapter.num_elements, adapter.channels)
+    assert elements.mask is None
+    missing = adapter(adapter.example(2), torch.tensor([[True], [False]]))
+    assert missing.mask.sum(dim=1).tolist() == [adapter.num_elements, 0]
+    assert not missing.content[1].any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(range(len(BANKS))), st.integers(1, 16), st.integers(0, 2**31))
+def test_padding_reaches_no_element_of_a_bank(index, length, seed):
+    adapter, config = bank(index), BANKS[index]
+    torch.manual_seed(seed)
+    x = torch.randn(2, length, adapter.example(1).shape[2])
+    alone = adapter(x)
+    padded = torch.full((2, config.length, x.shape[2]), float("nan"))
+    padded[:, :length] = x
+    elements = adapter(padded, real(config.length, length, length))
+    there = alone.mask if alone.mask is not None else torch.ones(alone.content.shape[:2]) > 0
+    assert elements.mask.sum(dim=1).tolist() == there.sum(dim=1).tolist()
+    count = there.shape[1]
+    assert_close(elements.dense()[:, :count][there], alone.dense()[there])
+
+
+def test_masked_steps_inside_a_series_count_as_zeros_and_in_no_statistic():
+    adapter = bank(1)
+    x = torch.randn(1, 30, 3)
+    mask = torch.ones(1, 30, dtype=torch.bool)
+    mask[:, 11:14] = False
+    other = x.masked_fill(~mask[..., None], float("nan"))
+    assert_close(adapter(x, mask).content, adapter(other, mask).content)
+
+
+def test_a_bank_measures_thresholds_in_training_and_keeps_them():
+    config = BankSeriesInputConfig(length=32, num_channels=1, channels=4, dropout=0.0)
+    torch.manual_seed(0)
+    adapter = build_input(config)
+    batches = [3 * torch.randn(64, 32, 1) + 1 for _ in range(12)]
+    for x in batches:
+        adapter(x)
+    adapter.eval()
+    statistics, _ = adapter.bank(torch.cat(batches), None)
+    assert statistics.mean().abs() < 0.02
+    assert 0.9 < statistics.std() < 1.1
+    before = adapter(batches[0]).content
+    loaded = build_input(config)
+    loaded.load_state_dict(adapter.state_dict())
+    loaded.train()
+    assert loaded.bank._measured == 12
+    assert_close(loaded.eval()(batches[0]).content, before)
+
+
+def test_banks_of_one_configuration_have_the_same_kernels():
+    first, second = (build_input(BANKS[1]).bank for _ in range(2))
+    assert torch.equal(first.get_buffer("kernels"), second.get_buffer("kernels"))
+    assert torch.equal(first.get_buffer("sums"), second.get_buffer("sums"))
+
+
+def test_a_bank_of_impossible_sizes_is_an_error():
+    with pytest.raises(ValueError, match="groups in a multiple of 4"):
+        BankSeriesInputConfig(length=8, num_channels=1, groups=3)
+    with pytest.raises(ValueError, match=r"a dropout in \[0, 1\)"):
+        BankSeriesInputConfig(length=8, num_channels=1, dropout=1.0)
+    with pytest.raises(ValueError, match="at most 16 steps and of 1 values a step"):
+        bank(0)(torch.zeros(1, 17, 1))
+
+
+@pytest.mark.parametrize("index", [0, 1, 4])
+def test_shares_of_steps_sum_to_one_over_real_steps(index):
+    adapter, config = bank(index), BANKS[index]
+    x = torch.randn(1, config.length, adapter.example(1).shape[2])
+    shares = adapter.element_shares(x)
+    assert shares.shape == (adapter.num_elements, config.length)
+    assert_close(shares.sum(dim=1), torch.ones(adapter.num_elements))
+    shares = adapter.element_shares(x, real(config.length, 9))
+    assert not shares[:, 9:].any()
+    there = adapter(x, real(config.length, 9)).mask[0]
+    assert_close(shares.sum(dim=1), there.float())
+
+
+def test_a_step_at_which_kernels_respond_has_the_largest_share():
+    adapter = bank(0)
+    x = torch.zeros(1, 16, 1)
+    x[0, 9] = 4.0
+    assert adapter.element_shares(x)[: adapter.bank.parts].mean(dim=0).argmax().item() in range(7, 12)

@@ -1,13 +1,14 @@
-"""Series of sensors as input elements: patches of steps, or cells after a convolved stem."""
+"""Series of sensors as input elements: statistics of a bank of kernels, patches of steps, or convolved cells."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.inputs.positions import (
@@ -19,8 +20,9 @@ from perceivers.inputs.positions import (
     first_cells,
 )
 from perceivers.inputs.registry import register_input
-from perceivers.inputs.stems import ConvStem, pooled_mask
-from perceivers.nn.init import truncated_linear
+from perceivers.inputs.stems import ConvStem, MaskedBatchNorm, pooled_mask
+from perceivers.nn.init import truncated_linear, truncated_normal_
+from perceivers.nn.kernel_bank import KernelBank
 from perceivers.nn.position import axis_features
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
@@ -95,7 +97,55 @@ class ConvSeriesInputConfig(_SeriesGrid):
     positions: PositionsConfig | None = field(default_factory=_whole_bands)
 
 
-SeriesConfig = Annotated[SeriesInputConfig | ConvSeriesInputConfig, Field(discriminator="kind")]
+@configclass
+class BankSeriesInputConfig(_SeriesGrid):
+    """Every element holds statistics of a bank of fixed kernels at one dilation; cells of a learned stem may follow.
+
+    Attributes:
+        length: Steps of a series at most. None: taken from the data before the model is built.
+        num_channels: Channels of the series. None: taken from the data before the model is built.
+        has_missing: Whether a flag for each channel follows its values: 1 where one is there.
+        irregular: Whether the last channel is the time in [-1, 1]; the bank reads the time since the step before.
+        channels: Width of an element without its position: its statistics after a linear layer of its own.
+        thresholds: Thresholds of each of MiniRocket's 84 kernels.
+        groups: Groups of eight competing random kernels, as Hydra's; a multiple of 4.
+        windows: Equal windows of time whose statistics are elements besides those of the whole series. 1: none.
+        places: Steps at which the bank responds, at most; of a longer series every second, third, ... step.
+        dropout: Share of the statistics that are left out in training.
+        stem_channels: Channels of the learned stem after each of its levels. Empty: no stem, no cells.
+        num_bands: Frequencies of the positions of windows and cells.
+        identity_channels: Width of the learned vector by which an element of the bank is known.
+    """
+
+    kind: Literal["series_bank"] = "series_bank"
+    length: int | None = None
+    num_channels: int | None = None
+    has_missing: bool = False
+    irregular: bool = False
+    channels: int = 64
+    thresholds: int = 5
+    groups: int = 8
+    windows: int = 1
+    places: int = 128
+    dropout: float = 0.5
+    stem_channels: tuple[int, ...] = ()
+    num_bands: int = 2
+    identity_channels: int = 16
+
+    def __post_init__(self) -> None:
+        least = min(self.channels, self.windows, self.places, self.num_bands, self.identity_channels)
+        if least < 1 or self.thresholds < 0 or self.groups < 0 or self.groups % 4:
+            raise ValueError(
+                "Expected channels, windows, places, num_bands and identity_channels of at least 1, thresholds of at "
+                f"least 0 and groups in a multiple of 4, got {self}."
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"Expected a dropout in [0, 1), got {self.dropout}.")
+
+
+SeriesConfig = Annotated[
+    SeriesInputConfig | ConvSeriesInputConfig | BankSeriesInputConfig, Field(discriminator="kind")
+]
 
 
 class RowPositions(nn.Module):
@@ -176,12 +226,7 @@ class _SeriesInput(nn.Module, ABC):
         Raises:
             ValueError: If there are other channels, or more steps, than the configuration states.
         """
-        width = self.values + self.irregular
-        if x.shape[2] != width or x.shape[1] > self.length:
-            raise ValueError(
-                f"Expected series of at most {self.length} steps and of {width} values a step "
-                f"(B x L x {width}), got shape {tuple(x.shape)}."
-            )
+        _check_shape(x, self.length, self.values + self.irregular)
         if mask is not None:
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(~mask[..., None], 0.0)
@@ -242,7 +287,204 @@ class ConvSeriesInput(_SeriesInput):
         return cells.movedim(1, 2)
 
 
-def _known(config: SeriesInputConfig | ConvSeriesInputConfig) -> tuple[int, int]:
+class BankSeriesInput(nn.Module):
+    """Makes an element of each group of kernels at each dilation and window, and of each cell of a learned stem.
+
+    The position of an element is a learned vector of its place in the bank, shared by all cells, and Fourier
+    features of the middle of its window or cell; zeros where an element stands for the whole series.
+
+    Raises:
+        ValueError: If length or channels are not known yet.
+    """
+
+    channels: int
+    num_elements: int
+    axes: tuple[int, ...]
+
+    def __init__(self, config: BankSeriesInputConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.length, self.values = _known(config)
+        self.bank = KernelBank(
+            self.length,
+            self.values + config.irregular,
+            thresholds=config.thresholds,
+            groups=config.groups,
+            windows=config.windows,
+            places=config.places,
+        )
+        parts, width = self.bank.parts, config.channels
+        self.num_statistics = self.bank.num_scales * len(self.bank.windows) * parts
+        features = self.bank.num_statistics // parts
+        self.project = nn.Parameter(torch.empty(self.num_statistics, features, width))
+        truncated_normal_(self.project, features**-0.5)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stem = SeriesStem(self.values, (*config.stem_channels, width)) if config.stem_channels else None
+        step = 1 if self.stem is None else self.stem.step
+        self.num_cells = 0 if self.stem is None else -(-self.length // step)
+        self.num_elements = self.num_statistics + self.num_cells
+        self.axes = (self.num_elements,)
+        self.identities = nn.Parameter(
+            torch.empty(self.num_statistics + (self.stem is not None), config.identity_channels)
+        )
+        truncated_normal_(self.identities, 1.0)
+        self.channels = width + config.identity_channels + 2 * config.num_bands + 1
+        middles = [0.0 if n == 0 else (begin + end) / self.bank.places - 1 for n, (begin, end) in enumerate(self.bank.windows)]
+        features = self._bands(torch.tensor(middles, device="cpu"))
+        features[0] = 0.0
+        features = features.repeat(self.bank.num_scales, 1).repeat_interleave(parts, dim=0)
+        self.register_buffer("middles", features, persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B Lm"] | None = None
+    ) -> Elements:
+        """Return the elements of the bank, scale by scale and window by window, then the cells in the order of time.
+
+        Raises:
+            ValueError: If there are other channels, or more steps, than the configuration states.
+        """
+        _check_shape(x, self.length, self.values + self.config.irregular)
+        if mask is not None:
+            mask = mask.expand(-1, x.shape[1])
+            x = x.masked_fill(~mask[..., None], 0.0)
+        statistics, real = self.bank(self._read(x, mask), mask)
+        statistics = self.dropout(statistics.flatten(1, 2))
+        content = torch.einsum("bef,efc->bec", statistics.to(self.project.dtype), self.project)
+        positions = torch.cat(
+            [self.identities[: self.num_statistics], self.get_buffer("middles").to(self.identities)],
+            dim=1,
+        )
+        if real is not None:
+            real = real.repeat_interleave(self.bank.parts, dim=1)
+            content = content.masked_fill(~real[..., None], 0.0)
+        if self.stem is None:
+            return Elements(content, positions, mask=real)
+        cells, there = self.stem(x[..., : self.values], mask)
+        where = self._cell_positions(x, mask, cells.shape[1])
+        if where.ndim == 3:
+            positions = positions.expand(len(x), -1, -1)
+        if real is None and there is not None:
+            real = there.new_ones(len(x), self.num_statistics)
+        if real is not None:
+            there = real.new_ones(cells.shape[:2]) if there is None else there
+            real = torch.cat([real, there], dim=1)
+        return Elements(
+            torch.cat([content, cells], dim=1), torch.cat([positions, where], dim=-2), mask=real
+        )
+
+    def example(self, batch_size: int) -> Float[Tensor, "B L V"]:
+        """Return an input of the configured size, all zeros."""
+        return torch.zeros(batch_size, self.length, self.values + self.config.irregular)
+
+    def element_shares(
+        self, x: Float[Tensor, "1 L V"], mask: Bool[Tensor, "1 Lm"] | None = None
+    ) -> Float[Tensor, "M L"]:
+        """Return the share of each step of one series in each element; shares of an element sum to one."""
+        if mask is not None:
+            mask = mask.expand(-1, x.shape[1])
+            x = x.masked_fill(~mask[..., None], 0.0)
+        shares = self.bank.steps(self._read(x, mask), mask).flatten(0, 1)
+        if self.stem is None:
+            return shares
+        real = torch.ones_like(shares[0]) if mask is None else mask[0].to(shares.dtype)
+        cells = -(-x.shape[1] // self.stem.step)
+        covered = torch.eye(cells, device=x.device).repeat_interleave(self.stem.step, dim=1)
+        covered = covered[:, : x.shape[1]] * real
+        covered = covered / covered.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.cat([shares, covered.to(shares.dtype)])
+
+    def _read(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B L V"]:
+        """Return the channels of the bank in float32: values, and the time since a real step before."""
+        x = x.to(torch.float32)
+        if not self.config.irregular:
+            return x
+        times = x[..., -1:]
+        since = pad(times[:, 1:] - times[:, :-1], (0, 0, 1, 0)) * (self.length / 2)
+        if mask is not None:
+            both = mask & pad(mask[:, :-1], (1, 0), value=False)
+            since = since.masked_fill(~both[..., None], 0.0)
+        return torch.cat([x[..., :-1], since.clamp(0, 10)], dim=-1)
+
+    def _cell_positions(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None, count: int
+    ) -> Float[Tensor, "M P"] | Float[Tensor, "B M P"]:
+        """Return the positions of cells: the vector of all of them, and Fourier features of their time."""
+        assert self.stem is not None
+        if self.config.irregular:
+            bands = self._bands(_mean_times(x[..., -1], mask, self.stem.step))
+        else:
+            bands = self._bands(torch.linspace(-1, 1, self.num_cells, device=x.device)[:count])
+        vector = self.identities[-1].expand(*bands.shape[:-1], -1)
+        return torch.cat([vector, bands.to(vector)], dim=-1)
+
+    def _bands(self, times: Float[Tensor, "*n"]) -> Float[Tensor, "*n F"]:
+        bands = self.config.num_bands
+        return axis_features(times, num_bands=bands, max_resolution=2 * bands)
+
+
+class SeriesStem(nn.Module):
+    """Convolutions of 9, 5 and then 3 steps, each with BatchNorm and ReLU; levels of twice the step and a residual.
+
+    Args:
+        in_channels: Channels of a series.
+        channels: Channels of each level. Between levels, a maximum over two steps.
+
+    Reference: the kernels are those of a fully convolutional network for series (arXiv:1611.06455).
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        widths = (in_channels, *channels)
+        kernels = (9, 5, *[3] * len(channels))
+        self.step = 2 ** len(channels)
+        self.levels = nn.ModuleList(
+            SeriesConvNorm(before, after, kernel)
+            for before, after, kernel in zip(widths, channels, kernels, strict=False)
+        )
+        self.residual = SeriesConvNorm(channels[-1], channels[-1], 3)
+
+    def forward(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+        """Return the cells after the stem, and which hold a real step."""
+        grid = x.movedim(2, 1)[..., None].contiguous(memory_format=torch.channels_last)
+        for level in self.levels:
+            grid = max_pool2d(level(grid, mask), (2, 1), ceil_mode=True)
+            mask = None if mask is None else pooled_mask(mask, 2)
+        grid = grid + self.residual(grid, mask)
+        return grid[..., 0].movedim(1, 2), mask
+
+
+class SeriesConvNorm(nn.Module):
+    """A convolution over time, BatchNorm over real steps and ReLU; padding is zero before and after."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            in_channels, out_channels, (kernel, 1), padding=(kernel // 2, 0), bias=False
+        )
+        truncated_normal_(self.convolution.weight, (2.0 / (in_channels * kernel)) ** 0.5)
+        self.norm = MaskedBatchNorm(out_channels)
+
+    def forward(
+        self, x: Float[Tensor, "B Ci L X"], mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B Co L X"]:
+        """Return the convolved grid of one column; zeros where it is masked."""
+        x = self.norm(self.convolution(x), mask).relu()
+        return x if mask is None else x.masked_fill(~mask[:, None, :, None], 0.0)
+
+
+def _check_shape(x: Float[Tensor, "B L V"], length: int, width: int) -> None:
+    if x.shape[2] != width or x.shape[1] > length:
+        raise ValueError(
+            f"Expected series of at most {length} steps and of {width} values a step "
+            f"(B x L x {width}), got shape {tuple(x.shape)}."
+        )
+
+
+def _known(config: SeriesInputConfig | ConvSeriesInputConfig | BankSeriesInputConfig) -> tuple[int, int]:
     """Return the steps of a series, and the values of a step without its time."""
     if config.length is None or config.num_channels is None:
         raise ValueError(
@@ -264,14 +506,10 @@ def _mean_times(
     return (times * real).sum(dim=2) / real.sum(dim=2).clamp(min=1)
 
 
-def _default(stem_channels: int) -> ConvSeriesInputConfig:
-    return ConvSeriesInputConfig(
-        length=None,
-        num_channels=None,
-        stem_channels=(stem_channels, 2 * stem_channels),
-        positions=FourierPositionsConfig(num_bands=None),
-    )
+def _default(stem_channels: int) -> BankSeriesInputConfig:
+    return BankSeriesInputConfig(length=None, num_channels=None, channels=stem_channels)
 
 
 register_input(SeriesInputConfig, SeriesInput, preprocess="series")
-register_input(ConvSeriesInputConfig, ConvSeriesInput, preprocess="series", default=_default)
+register_input(ConvSeriesInputConfig, ConvSeriesInput, preprocess="series")
+register_input(BankSeriesInputConfig, BankSeriesInput, preprocess="series", default=_default)

@@ -156,7 +156,9 @@ class Segment:
     Attributes:
         real: Mask of its elements: False at padding.
         order: Index of each element on the axes, after `permute`. None: they are in order.
-        axes: Number of elements along each axis.
+        axes: Number of elements along each axis; with `shares`, of steps.
+        shares: Share of each step of the input in each element, M x L, for elements that overlap: maps are then of
+            steps. None: maps are of elements.
     """
 
     name: str
@@ -165,21 +167,42 @@ class Segment:
     real: npt.NDArray[np.bool_]
     order: npt.NDArray[np.int64] | None
     axes: tuple[int, ...]
+    shares: Map | None = None
 
-    def place(self, values: Map) -> Map:
-        """Return values of all elements, ... x M, on the axes of this modality; NaN at padding."""
+    def place(self, values: Map, *, divided: bool = False) -> Map:
+        """Return values of all elements, ... x M, on the axes of this modality; NaN at padding.
+
+        Args:
+            values: Values of all elements.
+            divided: Divide the value of an element among its steps, in multiples of an even share. Otherwise the value
+                of a step is the mean over elements, weighted by the share of the step in them.
+        """
         found = np.where(self.real, values[..., self.begin : self.end], np.nan).astype(np.float32)
         if self.order is not None:
             ordered = np.empty_like(found)
             ordered[..., self.order] = found
             found = ordered
+        if self.shares is not None:
+            found = self._on_steps(found, divided=divided)
         return found.reshape(*found.shape[:-1], *self.axes)
+
+    def _on_steps(self, values: Map, *, divided: bool) -> Map:
+        """Return values of elements, ... x M, as values of steps; NaN at steps that are in no element."""
+        assert self.shares is not None
+        known = np.isfinite(values)
+        total = known.astype(np.float32) @ self.shares
+        sums = np.where(known, values, 0) @ self.shares
+        if divided:
+            steps = int((self.shares[self.real] > 0).any(axis=0).sum())
+            even = max(int(self.real.sum()), 1) / max(steps, 1)
+            return np.where(total > 0, sums / even, np.nan).astype(np.float32)
+        return np.where(total > 0, sums / np.maximum(total, 1e-12), np.nan).astype(np.float32)
 
     def place_shares(self, values: Map) -> Map:
         """Return the same in multiples of an even share among the real elements of this modality."""
         found = np.where(self.real, values[..., self.begin : self.end], 0)
         even = found.sum(axis=-1, keepdims=True) / max(int(self.real.sum()), 1)
-        return self.place((values / np.maximum(even, 1e-30)).astype(np.float32))
+        return self.place((values / np.maximum(even, 1e-30)).astype(np.float32), divided=True)
 
 
 def segments_of(
@@ -200,9 +223,17 @@ def segments_of(
         order = None
         if model.permutation is not None:
             order = model.element_order(name, count).cpu().numpy()
-        axes = axes_of(model.inputs[name], count)
+        axes, shares = axes_of(model.inputs[name], count), None
+        shares_of = getattr(model.inputs[name], "element_shares", None)
+        if shares_of is not None and name in inputs:
+            shares = shares_of(inputs[name], masks.get(name)).float().cpu().numpy()
+            axes = (shares.shape[1],)
         end = begin + count
-        found.append(Segment(name=name, begin=begin, end=end, real=real, order=order, axes=axes))
+        found.append(
+            Segment(
+                name=name, begin=begin, end=end, real=real, order=order, axes=axes, shares=shares
+            )
+        )
         begin = end
     return tuple(found)
 
@@ -243,7 +274,7 @@ def _views(
             View(
                 name=segment.name,
                 content=content_of(_model_input(saved, sample, segment.name)),
-                attention=segment.place((shares / even).astype(np.float32)),
+                attention=segment.place((shares / even).astype(np.float32), divided=True),
                 share=received.astype(np.float32),
                 even=count / num_real,
                 scores=segment.place(scores),
