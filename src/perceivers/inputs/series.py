@@ -397,7 +397,7 @@ class BankSeriesInput(nn.Module):
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
     ) -> Float[Tensor, "B L V"]:
         """Return the channels of the bank in float32: values, and the time since a real step before."""
-        x = x.to(torch.float32)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         if not self.config.irregular:
             return x
         times = x[..., -1:]

@@ -101,10 +101,19 @@ class KernelBank(nn.Module):
         """Return standardized statistics of E pairs of scale and window, and which have a real step.
 
         Args:
-            x: Series of float32, zeros where nothing is real.
+            x: Series of float32 or float64, zeros where nothing is real.
             mask: True where a step is real.
         """
-        measures = self.training and self._measured < _BATCHES
+        if x.device.type == "meta":
+            return self._standardized(x, mask)
+        with torch.autocast(x.device.type, enabled=False):  # shares of a step in many need float32
+            return self._standardized(x, mask)
+
+    def _standardized(
+        self, x: Float[Tensor, "B L C"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B E G F"], Bool[Tensor, "B E"] | None]:
+        # Subclasses are tensors without data, of which memory and operations are computed.
+        measures = self.training and self._measured < _BATCHES and type(x) is Tensor
         found, real = list[Tensor](), list[Tensor]()
         for number, (first, rest, there) in enumerate(self.responses(x, mask)):
             if measures and self._measured < _THRESHOLD_BATCHES:
@@ -136,7 +145,8 @@ class KernelBank(nn.Module):
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         changed = mask & pad(mask[:, :-1], (1, 0), value=False)
         changes = changes.masked_fill(~changed[..., None], 0.0)
-        kernels, sums = self.get_buffer("kernels"), self.get_buffer("sums")
+        kernels = self.get_buffer("kernels").to(x.dtype)
+        sums = self.get_buffer("sums").to(x.dtype)
         for number in range(self.num_scales):
             source, real = (x, mask) if number < len(self.dilations) else (changes, changed)
             dilation = self.dilations[number % len(self.dilations)]
@@ -209,7 +219,7 @@ class KernelBank(nn.Module):
         count = there.sum(dim=2).clamp(min=1)
         first = first + (there - 1) * _NEVER  # padding is above no threshold
         found = [first.amax(dim=2).clamp(min=-_NEVER / 2)]
-        cutoffs = self.get_buffer("cutoffs")[number]
+        cutoffs = self.get_buffer("cutoffs")[number].to(first.dtype)
         for n in range(self.thresholds):
             found.append(first.clone().gt_(cutoffs[:, n, None] + _NEAR).sum(dim=2) / count)
         parts = [torch.stack(found, dim=-1).reshape(batch, self.parts, -1)]
@@ -234,8 +244,9 @@ class KernelBank(nn.Module):
             return
         chosen = torch.linspace(0, len(values) - 1, min(_SAMPLED, len(values))).long()
         levels = (torch.arange(self.thresholds, device=values.device) + 0.5) / self.thresholds
+        levels = levels.to(values.dtype)
         quantiles = torch.quantile(values[chosen.to(values.device)], levels, dim=0).T
-        self.get_buffer("cutoffs")[number].lerp_(quantiles, 1 / (self._measured + 1))
+        self.get_buffer("cutoffs")[number].lerp_(quantiles.to(self.get_buffer("cutoffs")), 1 / (self._measured + 1))
 
     def _measure(self, statistics: Float[Tensor, "B E G F"], exists: Bool[Tensor, "B E"]) -> None:
         """Average the means and deviations of a batch into those that statistics are standardized by."""
@@ -250,8 +261,8 @@ class KernelBank(nn.Module):
         mean = (statistics * weight).sum(dim=0) / count.clamp(min=1)
         center = mean if self._measured == 0 else before
         square = ((statistics - center).square() * weight).sum(dim=0) / count.clamp(min=1)
-        variances.copy_(torch.lerp(variances, square, rate))
-        before.copy_(torch.lerp(before, mean, rate))
+        variances.copy_(torch.lerp(variances, square.to(variances), rate.to(variances)))
+        before.copy_(torch.lerp(before, mean.to(before), rate.to(before)))
         self._measured += 1
         self.get_buffer("num_batches").fill_(self._measured)
 

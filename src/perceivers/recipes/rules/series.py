@@ -46,7 +46,7 @@ def _few(choice: Choice, part: BankSeriesInputConfig, rows: int) -> Choice:
         "encoder.num_self_attend_heads": 4,
         "encoder.cross_attend_qk_channels": 32,
         "encoder.cross_attend_v_channels": 32,
-        "optim.weight_decay": 0.5,
+        "optim.weight_decay": 2.0,
         "training.ema": 0.98,
     }
     return replace(
