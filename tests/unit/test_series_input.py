@@ -165,7 +165,12 @@ BANKS = [
     BankSeriesInputConfig(length=16, num_channels=2, channels=4, irregular=True, groups=0),
     BankSeriesInputConfig(length=40, num_channels=2, channels=4, stem_channels=(5,), places=10),
     BankSeriesInputConfig(
-        length=16, num_channels=1, channels=4, stem_channels=(5, 6), irregular=True, has_missing=True
+        length=16,
+        num_channels=1,
+        channels=4,
+        stem_channels=(5, 6),
+        irregular=True,
+        has_missing=True,
     ),
 ]
 
@@ -231,7 +236,7 @@ def test_a_bank_measures_thresholds_in_training_and_keeps_them():
     loaded = build_input(config)
     loaded.load_state_dict(adapter.state_dict())
     loaded.train()
-    assert loaded.bank._measured == 12
+    assert loaded.bank._seen == 12
     assert_close(loaded.eval()(batches[0]).content, before)
 
 
@@ -267,4 +272,6 @@ def test_a_step_at_which_kernels_respond_has_the_largest_share():
     adapter = bank(0)
     x = torch.zeros(1, 16, 1)
     x[0, 9] = 4.0
-    assert adapter.element_shares(x)[: adapter.bank.parts].mean(dim=0).argmax().item() in range(7, 12)
+    assert adapter.element_shares(x)[: adapter.bank.parts].mean(dim=0).argmax().item() in range(
+        7, 12
+    )

@@ -133,7 +133,9 @@ class BankSeriesInputConfig(_SeriesGrid):
     identity_channels: int = 16
 
     def __post_init__(self) -> None:
-        least = min(self.channels, self.windows, self.places, self.num_bands, self.identity_channels)
+        least = min(
+            self.channels, self.windows, self.places, self.num_bands, self.identity_channels
+        )
         if least < 1 or self.thresholds < 0 or self.groups < 0 or self.groups % 4:
             raise ValueError(
                 "Expected channels, windows, places, num_bands and identity_channels of at least 1, thresholds of at "
@@ -319,7 +321,11 @@ class BankSeriesInput(nn.Module):
         self.project = nn.Parameter(torch.empty(self.num_statistics, features, width))
         truncated_normal_(self.project, features**-0.5)
         self.dropout = nn.Dropout(config.dropout)
-        self.stem = SeriesStem(self.values, (*config.stem_channels, width)) if config.stem_channels else None
+        self.stem = (
+            SeriesStem(self.values, (*config.stem_channels, width))
+            if config.stem_channels
+            else None
+        )
         step = 1 if self.stem is None else self.stem.step
         self.num_cells = 0 if self.stem is None else -(-self.length // step)
         self.num_elements = self.num_statistics + self.num_cells
@@ -329,7 +335,10 @@ class BankSeriesInput(nn.Module):
         )
         truncated_normal_(self.identities, 1.0)
         self.channels = width + config.identity_channels + 2 * config.num_bands + 1
-        middles = [0.0 if n == 0 else (begin + end) / self.bank.places - 1 for n, (begin, end) in enumerate(self.bank.windows)]
+        middles = [
+            0.0 if n == 0 else (begin + end) / self.bank.places - 1
+            for n, (begin, end) in enumerate(self.bank.windows)
+        ]
         features = self._bands(torch.tensor(middles, device="cpu"))
         features[0] = 0.0
         features = features.repeat(self.bank.num_scales, 1).repeat_interleave(parts, dim=0)
@@ -351,7 +360,10 @@ class BankSeriesInput(nn.Module):
         statistics = self.dropout(statistics.flatten(1, 2))
         content = torch.einsum("bef,efc->bec", statistics.to(self.project.dtype), self.project)
         positions = torch.cat(
-            [self.identities[: self.num_statistics], self.get_buffer("middles").to(self.identities)],
+            [
+                self.identities[: self.num_statistics],
+                self.get_buffer("middles").to(self.identities),
+            ],
             dim=1,
         )
         if real is not None:
@@ -484,7 +496,9 @@ def _check_shape(x: Float[Tensor, "B L V"], length: int, width: int) -> None:
         )
 
 
-def _known(config: SeriesInputConfig | ConvSeriesInputConfig | BankSeriesInputConfig) -> tuple[int, int]:
+def _known(
+    config: SeriesInputConfig | ConvSeriesInputConfig | BankSeriesInputConfig,
+) -> tuple[int, int]:
     """Return the steps of a series, and the values of a step without its time."""
     if config.length is None or config.num_channels is None:
         raise ValueError(

@@ -10,7 +10,7 @@ groups of competing random kernels.
 
 import math
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class KernelBank(nn.Module):
         self.stride = -(-length // places)
         self.places = -(-length // self.stride)
         cuts = [round(self.places * n / windows) for n in range(windows + 1)] if windows > 1 else []
-        self.windows = ((0, self.places), *zip(cuts, cuts[1:], strict=False))
+        self.windows = ((0, self.places), *pairwise(cuts))
         self.num_scales = 2 * len(self.dilations)
         generator = torch.Generator("cpu").manual_seed(0)
         weights = [[2.0 if n in at else -1.0 for n in range(KERNEL)] for at in _TRIPLES]
@@ -91,8 +91,13 @@ class KernelBank(nn.Module):
         self.register_buffer("means", torch.zeros(shape))
         self.register_buffer("variances", torch.ones(shape))
         self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
-        self._measured = 0  # batches; `num_batches` without a synchronization
+        self._seen = 0  # batches; `num_batches` without a synchronization
         self.register_load_state_dict_post_hook(_count)
+
+    def take_count(self) -> None:
+        """Take the number of measured batches from the buffer."""
+        count = self.get_buffer("num_batches")
+        self._seen = 0 if count.device.type == "meta" else int(count.item())
 
     @torch.no_grad()
     def forward(
@@ -113,10 +118,10 @@ class KernelBank(nn.Module):
         self, x: Float[Tensor, "B L C"], mask: Bool[Tensor, "B L"] | None
     ) -> tuple[Float[Tensor, "B E G F"], Bool[Tensor, "B E"] | None]:
         # Subclasses are tensors without data, of which memory and operations are computed.
-        measures = self.training and self._measured < _BATCHES and type(x) is Tensor
+        measures = self.training and self._seen < _BATCHES and type(x) is Tensor
         found, real = list[Tensor](), list[Tensor]()
         for number, (first, rest, there) in enumerate(self.responses(x, mask)):
-            if measures and self._measured < _THRESHOLD_BATCHES:
+            if measures and self._seen < _THRESHOLD_BATCHES:
                 self._measure_cutoffs(number, first, there)
             for begin, end in self.windows:
                 window = there[:, begin:end]
@@ -181,7 +186,9 @@ class KernelBank(nn.Module):
                         values = values - values.sum(dim=1, keepdim=True) / real.sum().clamp(min=1)
                         spread = values.abs() * real
                         spread = spread / spread.sum(dim=1, keepdim=True).clamp_min(1e-6)
-                        kinds.append(spread.unflatten(0, (self.parts, -1)).mean(dim=1) + 1e-6 * real)
+                        kinds.append(
+                            spread.unflatten(0, (self.parts, -1)).mean(dim=1) + 1e-6 * real
+                        )
                 places = torch.stack(kinds).mean(dim=0)[:, None]
                 margin = (KERNEL // 2) * dilation
                 steps = conv_transpose1d(places, window, stride=self.stride, dilation=dilation)
@@ -220,8 +227,10 @@ class KernelBank(nn.Module):
         first = first + (there - 1) * _NEVER  # padding is above no threshold
         found = [first.amax(dim=2).clamp(min=-_NEVER / 2)]
         cutoffs = self.get_buffer("cutoffs")[number].to(first.dtype)
-        for n in range(self.thresholds):
-            found.append(first.clone().gt_(cutoffs[:, n, None] + _NEAR).sum(dim=2) / count)
+        found += [
+            first.clone().gt_(cutoff[:, None] + _NEAR).sum(dim=2) / count
+            for cutoff in cutoffs.T[: self.thresholds]
+        ]
         parts = [torch.stack(found, dim=-1).reshape(batch, self.parts, -1)]
         if self.groups:
             rest = rest.reshape(batch, self.groups, _GROUP, places)
@@ -246,7 +255,9 @@ class KernelBank(nn.Module):
         levels = (torch.arange(self.thresholds, device=values.device) + 0.5) / self.thresholds
         levels = levels.to(values.dtype)
         quantiles = torch.quantile(values[chosen.to(values.device)], levels, dim=0).T
-        self.get_buffer("cutoffs")[number].lerp_(quantiles.to(self.get_buffer("cutoffs")), 1 / (self._measured + 1))
+        self.get_buffer("cutoffs")[number].lerp_(
+            quantiles.to(self.get_buffer("cutoffs")), 1 / (self._seen + 1)
+        )
 
     def _measure(self, statistics: Float[Tensor, "B E G F"], exists: Bool[Tensor, "B E"]) -> None:
         """Average the means and deviations of a batch into those that statistics are standardized by."""
@@ -255,16 +266,16 @@ class KernelBank(nn.Module):
         if not bool(exists.any()):
             return
         # The thresholds change in the first batches, so that later ones count more.
-        share = max(1 / (self._measured + 1), 0.05)
+        share = max(1 / (self._seen + 1), 0.05)
         rate = torch.where(count > 0, share, 0.0)
         before, variances = self.get_buffer("means"), self.get_buffer("variances")
         mean = (statistics * weight).sum(dim=0) / count.clamp(min=1)
-        center = mean if self._measured == 0 else before
+        center = mean if self._seen == 0 else before
         square = ((statistics - center).square() * weight).sum(dim=0) / count.clamp(min=1)
         variances.copy_(torch.lerp(variances, square.to(variances), rate.to(variances)))
         before.copy_(torch.lerp(before, mean.to(before), rate.to(before)))
-        self._measured += 1
-        self.get_buffer("num_batches").fill_(self._measured)
+        self._seen += 1
+        self.get_buffer("num_batches").fill_(self._seen)
 
 
 def dilations(length: int) -> tuple[int, ...]:
@@ -290,4 +301,4 @@ def _sums(channels: int, generator: torch.Generator) -> Float[Tensor, "C S"]:
 def _count(module: nn.Module, keys: Any) -> None:  # noqa: ARG001
     """Take over the number of measured batches after weights are loaded."""
     assert isinstance(module, KernelBank)
-    module._measured = int(module.get_buffer("num_batches").item())
+    module.take_count()

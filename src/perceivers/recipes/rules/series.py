@@ -16,7 +16,9 @@ _CELLS_LENGTH = 32  # steps from which a learned stem has enough cells
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for time series."""
     part = choice.input
-    if not isinstance(part, BankSeriesInputConfig) or not facts.data.is_open(f"inputs.{facts.name}"):
+    if not isinstance(part, BankSeriesInputConfig) or not facts.data.is_open(
+        f"inputs.{facts.name}"
+    ):
         return choice
     rows = facts.data.rows
     if facts.data.is_open(f"augment.{facts.name}") and choice.augment is not None:
@@ -30,7 +32,9 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         choice,
         input=learned,
         fields={"output.element_pools": ("mean", "max"), "optim.weight_decay": 0.1},
-        reasons={"Input": f"statistics of fixed kernels and a learned stem, for {counted(rows, 'row')}"},
+        reasons={
+            "Input": f"statistics of fixed kernels and a learned stem, for {counted(rows, 'row')}"
+        },
     )
 
 
