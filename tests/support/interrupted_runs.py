@@ -24,7 +24,8 @@ from support.files import write_off
 from support.inject_faults import FULL, KILL, fork, warm_up
 from support.runs import make_image_folder
 
-_TINY = [*TINY[: TINY.index("--max-epochs")], "--no-progress", "--no-baseline", "--max-epochs", "2"]
+_FIRST = [*TINY[: TINY.index("--max-epochs")], "--no-progress", "--no-baseline"]
+_TINY = [*_FIRST, "--max-epochs", "2", "--folds", "1"]
 _STEP = ["--batch-size", "6", "--workers", "0"]
 _POINTS = _TINY[_TINY.index("--encoder.num-latents") :]
 

@@ -217,6 +217,21 @@ def test_memorized_training_data_are_a_sentence():
     assert "loss 0.01 in training" in overfitting_sentence(rows(0, [0, 0, 0], [2.0, 1, 3]), "mae")
 
 
+def test_training_data_that_were_memorized_are_named_with_what_to_do():
+    def log(train, validation, samples):
+        numbers = {"validation/accuracy": validation, "validation/samples": samples}
+        return [{"step": 50, "train/accuracy": train, "validation/loss": 0.5, **numbers}]
+
+    text = overfitting_sentence(log(1.0, 0.8, 200), "accuracy")  # although its loss never rose
+    assert (
+        "memorized its training data (overfitting): at the end accuracy 100.0 % in training" in text
+    )
+    assert "--preset best" in text
+    assert overfitting_sentence(log(1.0, 0.75, 4), "accuracy") == ""  # one row of four
+    assert overfitting_sentence(log(0.95, 0.6, 200), "accuracy") == ""
+    assert overfitting_sentence(log(1.0, 0.95, 2000), "accuracy") == ""
+
+
 def test_class_names_are_neither_formulas_nor_markup(tmp_path):
     names = (r"$\bad{$", "<b>|\x1b[31m", "[a](http://b.c)")
     counts = torch.eye(3, dtype=torch.long)

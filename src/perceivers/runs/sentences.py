@@ -7,6 +7,7 @@ from perceivers.baselines.result import BaselineResult
 from perceivers.tasks.base import is_share, metric_text
 from perceivers.tasks.calibration import MIN_ROWS, Calibration
 from perceivers.tasks.curves import Curve
+from perceivers.tasks.intervals import wilson_interval
 from perceivers.wording import counted
 
 FEW_ROWS = 100
@@ -20,7 +21,14 @@ _GAP, _WIDE_GAP = (
     0.05,
     0.15,
 )  # between the shares of training and validation; the second below `_LEARNED`
+_FAR_GAP = (
+    0.1  # between the shares of memorized training data and validation, however its loss went
+)
 _LAST_STEPS = 50
+_ADVICE = (
+    "More data, --preset best, stronger augmentation (--augment...), a larger --optim.weight-decay or a smaller "
+    "--size may help."
+)
 
 
 def few_rows_sentence(split: str, rows: float) -> str:
@@ -90,13 +98,18 @@ def curves_sentence(curves: Sequence[Curve]) -> str:
 
 
 def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
-    """Return a sentence if a run fits its training data much better than validation, which became worse, else nothing.
+    """Return a sentence on overfitting and what to do, or nothing.
+
+    A run has memorized its training data if it is right in nearly all of them and clearly worse in validation; it
+    overfits if it fits training much better than validation, which became worse.
 
     Args:
         rows: Lines of `metrics.jsonl`.
         score: Name of the value that the training log has beside the loss.
     """
     measured = [row for row in rows if "validation/loss" in row]
+    if found := _memorized(rows, measured, score):
+        return f"{found} {_ADVICE}"
     if len(measured) < 3 or not any("train/loss" in row for row in rows):
         return ""
     lowest = min(measured, key=lambda row: row["validation/loss"])
@@ -120,8 +133,27 @@ def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
         return ""
     return (
         f"The model {what} (overfitting): at the end {found}; the validation loss went from "
-        f"{lowest['validation/loss']:.3g} at step {lowest['step']:,} to {last['validation/loss']:.3g}. More data, more "
-        "augmentation, a larger --optim.weight-decay, a smaller model or a shorter run may help."
+        f"{lowest['validation/loss']:.3g} at step {lowest['step']:,} to {last['validation/loss']:.3g}. {_ADVICE}"
+    )
+
+
+def _memorized(
+    rows: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], score: str
+) -> str:
+    """Return a sentence if nearly all training samples are right and validation is clearly worse, else ""."""
+    last = measured[-1] if measured else {}
+    key, count = f"validation/{score}", last.get("validation/samples", 0)
+    if not is_share(score) or key not in last or not count or f"train/{score}" not in last:
+        return ""
+    right, highest = (
+        _last_mean(rows, f"train/{score}"),
+        wilson_interval(last[key] * count, count)[1],
+    )
+    if right < _LEARNED or right - last[key] < _FAR_GAP or highest >= right - _GAP:
+        return ""
+    return (
+        f"The model has memorized its training data (overfitting): at the end {score} {metric_text(score, right)} in "
+        f"training, {metric_text(score, last[key])} in validation."
     )
 
 
