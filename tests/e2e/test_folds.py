@@ -2,23 +2,30 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import perceivers as pv
+from perceivers.data.sources.samples import samples_of
 from perceivers.evaluation.evaluate import evaluate_run
+from perceivers.explain.attribution.explain import explain_sample
 from perceivers.exporting.export import export
 from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_run_recipe
 from perceivers.report.publish import model_card
 from perceivers.runs.record import read_run
+from perceivers.tasks.base import stack_outputs
+from perceivers.training import fit as fit_module
 from perceivers.training import folds as folds_module
+from perceivers.training import views as views_module
 from support import modality_data as made
 from support.cli import TINY, run_command
 from support.runs import make_image_folder
 from support.server import client_of
+from support.tolerance import assert_close
 
 
 def undrawn(self, file, **_):
@@ -209,3 +216,46 @@ def test_a_new_run_starts_from_the_members(run, birds, tmp_path):
     text = (made.folder / "report.md").read_text()
     assert "Began from the weights of member 2 of" in text
     assert json.loads((made.folder / "init.json").read_text())["from"] == str(run.folder)
+
+
+def flipping(birds, out, **changes):
+    augment = {"augment.image.flip": True, "tta": True}
+    return fit(birds, out, **{**augment, "folds": 1, "max_epochs": 3, **changes})
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_mirrored_images_are_averaged_where_that_is_better(folds, birds, tmp_path, monkeypatch):
+    for module in (fit_module, folds_module):
+        monkeypatch.setattr(module, "is_better", lambda *_: True)
+    run = flipping(birds, tmp_path / "run", folds=folds)
+    saved = load(run.folder)
+    assert saved.config.mirrored == ("image",)
+    found = evaluate_run(run.folder, device="cpu")
+    assert found.metrics["loss"] == pytest.approx(run.metrics["loss"], abs=1e-4)
+    plain = evaluate_run(run.folder, device="cpu", tta=False)
+    assert plain.metrics["loss"] != pytest.approx(run.metrics["loss"], abs=1e-6)
+    predictor, alone = (pv.load(run.folder, device="cpu", tta=tta) for tta in (True, False))
+    image = made.png(0, 0)
+    batch = predictor.read(list(samples_of(image, predictor.columns)))
+    mirrored = replace(batch, inputs={"image": batch.inputs["image"].flip(-1)})
+    both = stack_outputs([alone.outputs(batch), alone.outputs(mirrored)])
+    assert_close(predictor.outputs(batch), predictor.task.average_members(both))
+    assert predictor.fingerprint != alone.fingerprint
+    (answer,) = predictor.predict(image)
+    explained = explain_sample(run.folder, image)
+    expected = [answer.probabilities[name] for name in explained.label_names]
+    assert explained.probabilities == pytest.approx(expected, abs=1e-5)
+    export(run.folder, tmp_path / "out", format="safetensors")
+    manifest = json.loads((tmp_path / "out/preprocess.json").read_text())
+    assert manifest["mirrored"] == ["image"]
+    assert load(tmp_path / "out").config.mirrored == ("image",)
+
+
+def test_mirrored_images_are_left_out_where_they_are_worse(birds, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module, "is_better", lambda *_: False)
+    monkeypatch.setattr(views_module, "is_better", lambda *_: False)
+    run = flipping(birds, tmp_path / "run")
+    assert load(run.folder).config.mirrored == ()
+    assert "are not averaged over mirrored images" in (run.folder / "report.md").read_text()
+    run = flipping(birds, tmp_path / "other", tta=False)
+    assert "mirrored images" not in (run.folder / "report.md").read_text()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from perceivers.cli.parsing import Device, Quantize, check_numbers, check_quantize, parse
+from perceivers.cli.parsing import Device, Quantize, Switch, check_numbers, check_quantize, parse
 from perceivers.cli.terminal import echo
 from perceivers.console import CountProgress
 from perceivers.wording import counted
@@ -38,6 +38,7 @@ class Options:
         quantize: int8 weights, on the CPU: `int8` if the layers are wide enough to get faster, otherwise float32
             with a message; `int8-always` also if it is slower.
         clips: Overlapping clips of each sample whose predictions are averaged. By default as in training.
+        no_tta: Leave out the average over mirrored images (test-time augmentation), which takes twice as long.
         drop_modality: Modalities to leave out, of a run with several.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
     """
@@ -52,6 +53,7 @@ class Options:
     batch_size: int = 128
     quantize: Quantize | None = None
     clips: int | None = None
+    no_tta: Switch = False
     drop_modality: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     max_bad: float | None = None
 
@@ -76,6 +78,7 @@ def run(args: Sequence[str]) -> int:
             max_bad=options.max_bad,
             quantize=options.quantize,
             clips=options.clips,
+            tta=not options.no_tta,
             without=options.drop_modality,
         )
     if result.quantization is not None:

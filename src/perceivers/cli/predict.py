@@ -11,6 +11,7 @@ from perceivers.cli.main import readable
 from perceivers.cli.parsing import (
     Device,
     Quantize,
+    Switch,
     check_numbers,
     check_quantize,
     parse,
@@ -56,6 +57,7 @@ class Options:
         device: Where to compute. `auto` uses an accelerator if there is one.
         batch_size: Samples in one forward pass.
         clips: Overlapping clips of a longer sample whose predictions are averaged. By default as in training.
+        no_tta: Leave out the average over mirrored images (test-time augmentation), which takes twice as long.
         drop_modality: Modalities to leave out, of a run with several.
         text: A text to predict instead of files. Repeat it for more samples, or for the other texts of a sample with
             several.
@@ -77,6 +79,7 @@ class Options:
     device: Device = "auto"
     batch_size: int = 64
     clips: int | None = None
+    no_tta: Switch = False
     drop_modality: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     shards: Path | None = None
@@ -100,6 +103,7 @@ def run(args: Sequence[str]) -> int:
         batch_size=options.batch_size,
         quantize=options.quantize,
         clips=options.clips,
+        tta=not options.no_tta,
         without=options.drop_modality,
     )
     if predictor.quantization is not None:

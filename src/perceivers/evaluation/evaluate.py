@@ -104,7 +104,8 @@ def evaluate_run(
         split: Name of the split. By default `test`, or else `validation`; of other data without these, all of it.
         permute: Seed of one fixed permutation of the elements of every input. By default, that of the run.
         max_bad: Largest share of rows that may fail to decode. By default that of the training.
-        how: The arguments of `perceivers.load`: `device`, `batch_size` (here 128), `quantize`, `clips`, `without`.
+        how: The arguments of `perceivers.load`: `device`, `batch_size` (here 128), `quantize`, `clips`, `without`,
+            `tta`.
 
     Results on the training data's splits with the defaults are written to the run folder (`evaluation-test.json`),
     for reports and comparisons.
@@ -132,6 +133,7 @@ def evaluate_run(
     if source.new_rows:
         found = replace(found, remarks=(*found.remarks, _new_rows_remark(source.new_rows)))
     as_trained = not any(how.get(name) for name in ("quantize", "clips", "without"))
+    as_trained = as_trained and how.get("tta", True)
     if data is None and permute is None and as_trained:
         plain = without_names(as_dict(found))
         text = json.dumps(plain, indent=1) + "\n"

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +27,7 @@ from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips
+from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips, infer_views
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.wording import counted, names_text
@@ -50,6 +50,7 @@ class Predictor:
         quantize: str | None = None,
         clips: int | None = None,
         without: Sequence[str] = (),
+        tta: bool = True,
     ) -> None:
         config = saved.config
         if config.task is None or not config.preprocess:
@@ -66,6 +67,7 @@ class Predictor:
         without = modality_names(without, config.input_columns())
         left = _without(config.preprocess, without, config.target_modalities)
         self.preprocess, is_whole = uncut(left)
+        self.views = config.views() if tta else {}
         self.batch_size = 1 if is_whole else batch_size  # each frame in its own size
         self.columns: Mapping[str, InputColumn] = {
             name: part for name, part in config.input_columns().items() if name in self.preprocess
@@ -93,7 +95,10 @@ class Predictor:
         settings = config_json(config)
         columns = repr(sorted(self.columns.items()))
         weights = weights_fingerprint(self.model.state_dict())
-        return value_fingerprint([weights, settings, columns, sorted(self.preprocess), self.clips])
+        views = sorted(self.views)
+        return value_fingerprint(
+            [weights, settings, columns, sorted(self.preprocess), self.clips, views]
+        )
 
     def __repr__(self) -> str:
         """Return the folder, task, inputs and size of the model."""
@@ -195,8 +200,11 @@ class Predictor:
 
     @torch.inference_mode()
     def infer(self, batch: TaskBatch) -> Any:
-        """Return the model's outputs for a batch; those of frames larger than its window are blended from tiles."""
-        return self.task.infer(self.model, batch)
+        """Return the model's outputs for a batch, averaged over its views.
+
+        Those of frames larger than its window are blended from tiles.
+        """
+        return infer_views(self.task, partial(self.task.infer, self.model), batch, self.views)
 
     def _each(
         self, samples: Iterable[Sample], top: int
@@ -356,6 +364,7 @@ def load_predictor(
     quantize: str | None = None,
     clips: int | None = None,
     without: Sequence[str] = (),
+    tta: bool = True,
 ) -> Predictor:
     """Return the predictor of a run folder, or of a model on the Hugging Face hub.
 
@@ -367,6 +376,7 @@ def load_predictor(
             is not. The decision is in the predictor's `quantization`.
         clips: Number of overlapping clips of a longer sample whose scores are averaged. Default: that of the run.
         without: Modalities that are dropped, for a model of several.
+        tta: Average predictions over mirrored images (test-time augmentation), if the run has found that this helps.
 
     Raises:
         OSError: If the folder is no run folder, or its weights are damaged.
@@ -379,6 +389,7 @@ def load_predictor(
         quantize=quantize,
         clips=clips,
         without=without,
+        tta=tta,
     )
 
 
@@ -397,7 +408,8 @@ def save(model: Perceiver | Ensemble | Predictor, folder: str | Path) -> None:
         checkpoint.save(folder, model)
         return
     config = model.config
-    settings = {"preprocess": config.preprocess, "columns": config.columns}
+    settings: dict[str, Any] = {"preprocess": config.preprocess, "columns": config.columns}
+    settings["mirrored"] = config.mirrored
     checkpoint.save(folder, model.model, task=config.task, **settings)
 
 

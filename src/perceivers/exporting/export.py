@@ -326,6 +326,7 @@ def _manifest(
         "made_by": f"{_MADE_BY} {version('perceivers')}",
         "model": "",
         "members": config.num_members,
+        "mirrored": list(config.mirrored),
         "task": task.kind,
         "inputs": inputs,
         "modalities": modalities,

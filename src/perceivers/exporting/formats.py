@@ -118,6 +118,7 @@ def write_weights(saved: Saved, folder: Path) -> None:
         preprocess=config.preprocess,
         task=config.task,
         columns=config.columns,
+        mirrored=config.mirrored,
     )
     weights = saved.model.state_dict()
     total = sum(tensor.numel() for tensor in weights.values())

@@ -20,9 +20,9 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import Task
+from perceivers.tasks.base import Task, TaskBatch, Views, infer_views
 from perceivers.tasks.registry import build_task
-from perceivers.typing import Tensor
+from perceivers.typing import Tensor, Tensors
 
 
 class ExportGraph(nn.Module):
@@ -36,11 +36,13 @@ class ExportGraph(nn.Module):
         model: Perceiver | Ensemble,
         preprocessors: Mapping[str, GraphPreprocessor],
         task: Task,
+        views: Views,
     ) -> None:
         super().__init__()
         self.model = model
         self.preprocessors = nn.ModuleDict(preprocessors)
         self.task = task
+        self.views = views
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name, of inputs as in `signatures`."""
@@ -51,7 +53,16 @@ class ExportGraph(nn.Module):
             tensors[name] = values
             if mask is not None:
                 masks[name] = mask
-        return self.named_outputs(self.model(tensors, masks or None))
+        return self.named_outputs(self.outputs(tensors, masks))
+
+    def outputs(self, inputs: Tensors, masks: Tensors) -> Any:
+        """Return the outputs of the model for preprocessed tensors, averaged over their views."""
+        batch = TaskBatch(inputs=inputs, masks=masks, targets=None)
+
+        def infer(one: TaskBatch) -> Any:
+            return self.model(one.inputs, one.masks or None)
+
+        return infer_views(self.task, infer, batch, self.views)
 
     def named_outputs(self, outputs: Any) -> dict[str, Tensor]:
         """Return the model's outputs as `logits` or `NAME_logits`, and their readable form, such as `probabilities`."""
@@ -121,7 +132,7 @@ def build_graph(saved: Saved) -> ExportGraph:
             is_optional=len(names) > 1,
         )
         preprocessors[name] = build_preprocessor(source)
-    return ExportGraph(saved.model, preprocessors, build_task(config.task)).eval()
+    return ExportGraph(saved.model, preprocessors, build_task(config.task), config.views()).eval()
 
 
 def one_window(preprocess: Any) -> Any:

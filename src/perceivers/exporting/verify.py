@@ -98,7 +98,7 @@ def make_reference(
     each = [graph.arrays(one) for one in values]
     inputs = {name: torch.cat([one[name] for one in each]) for name in each[0]}
     with torch.inference_mode():
-        outputs = saved.model(batch.inputs, batch.masks or None)
+        outputs = graph.outputs(batch.inputs, batch.masks)
         if isinstance(outputs, Tensor) and outputs.ndim > 2:
             # The graph also has outputs at the padding of a text, which mean nothing.
             padded = graph(inputs)["logits"].clone()

@@ -28,6 +28,7 @@ from perceivers.hub.quantize import is_quantized
 from perceivers.models.ensemble import Ensemble, members_of
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.registry import configclass
+from perceivers.tasks.base import Views
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Tensor
 
@@ -49,6 +50,7 @@ class SavedConfig:
         model: Architecture of the model, or of each member of an ensemble.
         num_members: Number of models whose outputs are averaged. Their weights are `members.0.NAME`, `members.1.NAME`,
             ...; those of a single one have their plain names.
+        mirrored: Modalities whose predictions are averaged with those for the mirrored sample.
         preprocess: Preprocessing of each modality, target modalities included.
         task: Task with its label names.
         columns: Origin of the training data: path, form, input columns and target.
@@ -57,6 +59,7 @@ class SavedConfig:
     format: int = FORMAT
     model: PerceiverConfig
     num_members: int = 1
+    mirrored: tuple[str, ...] = ()
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)
     task: TaskConfig | None = None
     columns: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +68,10 @@ class SavedConfig:
     def target_modalities(self) -> tuple[str, ...]:
         """Modalities that are targets and never inputs of the model."""
         return () if self.task is None else self.task.target_modalities
+
+    def views(self) -> Views:
+        """Return the other view of each modality over which predictions are averaged."""
+        return {name: self.preprocess[name].mirrored for name in self.mirrored}
 
     def input_columns(self, *, targets: bool = False) -> dict[str, InputColumn]:
         """Return the columns of each modality in the training data, with `targets` also those of target modalities."""
@@ -98,6 +105,7 @@ def save(
     preprocess: Mapping[str, Any] | None = None,
     task: TaskConfig | None = None,
     columns: Mapping[str, Any] | None = None,
+    mirrored: Sequence[str] = (),
 ) -> None:
     """Write a `Perceiver` or an `Ensemble`, compiled or not, into a folder, which is created if it does not exist.
 
@@ -117,7 +125,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     settings: Any = {"preprocess": dict(preprocess or {}), "columns": dict(columns or {})}
     num_members = len(members_of(inner))
-    config = SavedConfig(model=inner.config, num_members=num_members, task=task, **settings)
+    settings |= {"num_members": num_members, "mirrored": tuple(mirrored)}
+    config = SavedConfig(model=inner.config, task=task, **settings)
     tensors = {name: x.detach().cpu().contiguous() for name, x in inner.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as path:
         try:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import nn
 
 from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import Perceiver, PerceiverConfig
 from perceivers.models.transformer import TransformerEncoder
+from perceivers.tasks.base import stack_outputs
 from perceivers.typing import Tensor, Tensors
 
 Combine = Callable[[Any], Any]
@@ -76,12 +76,7 @@ class Ensemble(nn.Module):
 
     def average(self, outputs: Sequence[Tensor | dict[str, Tensor]]) -> Tensor | dict[str, Tensor]:
         """Return the average of the outputs of all members."""
-        if isinstance(outputs[0], Tensor):
-            return self.combine(torch.stack([cast("Tensor", one) for one in outputs], dim=1))
-        named = cast("Sequence[dict[str, Tensor]]", outputs)
-        return self.combine(
-            {name: torch.stack([one[name] for one in named], dim=1) for name in named[0]}
-        )
+        return self.combine(stack_outputs(outputs))
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation, in all members."""

@@ -75,6 +75,8 @@ class TrainingConfig:
         folds: Models of an ensemble, one for each fold. Each is trained without one of as many folds of the training
             rows and validated on it. Limits of epochs and steps hold for each, `max_time` for all together. None or 1:
             one model and one validation split.
+        tta: Whether predictions are averaged over mirrored images (test-time augmentation), where the augmentation
+            mirrors and the validation loss gets lower by it; prediction then takes twice as long.
         early_stopping: Validations without improvement until the end. None: never.
         seed: Seed of weights, sample order and augmentation.
         permute: Seed of one fixed permutation of the elements of every input. None: no permutation.
@@ -99,6 +101,7 @@ class TrainingConfig:
     grad_checkpointing: bool = False
     mlp_checkpointing: bool = False
     folds: int | None = None
+    tta: bool = False
     early_stopping: int | None = None
     seed: int = 0
     permute: int | None = None

@@ -26,7 +26,7 @@ from perceivers.recipes.overrides import FieldValueError, override, override_dat
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
 from perceivers.recipes.rules.base import apply_rules, num_rows, training_rows
-from perceivers.recipes.rules.folds import with_folds
+from perceivers.recipes.rules.folds import with_folds, with_views
 from perceivers.recipes.rules.length import with_length
 from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.base import TargetInfo
@@ -136,7 +136,7 @@ def _bind(
     recipe = override(recipe, overrides)
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
-    recipe, why_folds = with_folds(recipe, source, overrides)
+    recipe, why_folds = with_folds(with_views(recipe, overrides), source, overrides)
     if why_folds:
         source = replace(source, notes=(*source.notes, why_folds))
     source = split_for_task(

@@ -631,6 +631,37 @@ def combine_clips(task: Task, outputs: Any, num_clips: int) -> Any:
     return task.combine(outputs.unflatten(0, (-1, num_clips)))
 
 
+Views = Mapping[str, Callable[[Tensor], Tensor]]
+"""Function from the tensor of a modality to another view of it, such as a mirrored image, by name."""
+
+
+def infer_views(
+    task: Task, infer: Callable[[TaskBatch], Any], batch: TaskBatch, views: Views
+) -> Any:
+    """Return the outputs for a batch, averaged with those for the other view of it (test-time augmentation).
+
+    Args:
+        task: The task, which states how outputs are averaged.
+        infer: Function from a batch to the outputs of the model.
+        batch: The batch.
+        views: Other view of some modalities. Those that the batch lacks are left out; without any, nothing is averaged.
+    """
+    other = {name: view(batch.inputs[name]) for name, view in views.items() if name in batch.inputs}
+    outputs = infer(batch)
+    if not other:
+        return outputs
+    second = infer(replace(batch, inputs={**batch.inputs, **other}))
+    return task.average_members(stack_outputs([outputs, second]))
+
+
+def stack_outputs(outputs: Sequence[Any]) -> Any:
+    """Return outputs of several models or views as one, B x M x ..., by name where there are several."""
+    if isinstance(outputs[0], Mapping):
+        named = cast("Sequence[Tensors]", outputs)
+        return {name: torch.stack([one[name] for one in named], dim=1) for name in named[0]}
+    return torch.stack(list(outputs), dim=1)
+
+
 def to_float(x: Tensor) -> Tensor:
     """Return a tensor in float32; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

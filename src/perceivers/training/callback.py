@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from perceivers.data.base import Batch
 from perceivers.runs.folder import BEST, LAST
 from perceivers.runs.metrics import MetricsLogger
-from perceivers.tasks.base import Meter, combine_clips, forward_task
+from perceivers.tasks.base import Meter, Views, combine_clips, forward_task, infer_views
 from perceivers.tasks.intervals import Interval
 from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
@@ -404,6 +405,7 @@ def validate(
     should_stop: Callable[[], bool] = lambda: False,
     losses: list[float] | None = None,
     rows: list[int] | None = None,
+    views: Views | None = None,
 ) -> Meter | None:
     """Return the metrics of the validation split, with averaged weights if there are any.
 
@@ -414,6 +416,7 @@ def validate(
         should_stop: Called after each batch; True aborts the validation, which then returns None.
         losses: Gets the loss on each part of the split, of all processes.
         rows: Gets the number of rows that each process passed through the model: several clips count each.
+        views: Other views of modalities over which outputs are averaged.
 
     Raises:
         ValueError: If a process has no sample.
@@ -431,7 +434,8 @@ def validate(
                 prepared = task.prepare_batch(
                     moved.inputs, moved.masks, moved.targets, training=False
                 )
-                outputs = forward_task(module.model, prepared)
+                infer = partial(forward_task, module.model)
+                outputs = infer_views(task, infer, prepared, views or {})
                 passed += next(iter(moved.inputs.values())).shape[0]
                 if counts:
                     outputs = combine_clips(task, outputs, moved.num_clips)

@@ -60,6 +60,7 @@ from perceivers.training.dataloaders import ProcessInfo, step_text
 from perceivers.training.finetune import WarmStart, plan_warm_start
 from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
+from perceivers.training.views import is_better, measure_views, mirrored_modalities, views_sentence
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -261,10 +262,10 @@ def _train(
                 f"The run in {folder} had ended already; only its report is written again. To train longer, give a "
                 "larger limit, such as --max-epochs."
             )
-        intervals: Mapping[str, Interval] = {}
-        if parts.trainer.is_global_zero:
-            intervals = _finish(parts, run, data).intervals
-        return Run(folder=folder, metrics=dict(parts.callback.best.metrics), intervals=intervals)
+        if not parts.trainer.is_global_zero:
+            return Run(folder=folder, metrics=dict(parts.callback.best.metrics))
+        summary = _finish(parts, run, data)
+        return Run(folder=folder, metrics=dict(summary.metrics), intervals=summary.intervals)
 
     return run_training(run, folder, restored=restored, start=start, finish=finish, notes=notes)
 
@@ -353,9 +354,10 @@ def validation_results(
     return results, task.calibrated_config(found)
 
 
-def _kept_sentence(best: "BestResult", name: str, interval: Interval | None) -> str:
+def _kept_sentence(
+    best: "BestResult", metrics: Mapping[str, float], name: str, interval: Interval | None
+) -> str:
     """Return a sentence on the weights that are kept, with the main metric and its confidence interval."""
-    metrics = best.metrics
     found = [f"{name} {metric_text(name, metrics[name], interval)}"] if name in metrics else []
     if "loss" in metrics:
         found.append(f"loss {metric_text('loss', metrics['loss'])}")
@@ -394,12 +396,18 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
             read_metrics(callback.folder / METRICS_FILE), parts.module.task.score_name
         )
     )
-    meter = parts.module.task.meter()
+    trained_task, metrics = parts.module.task, best["metrics"]
+    meter, mirrored = trained_task.meter(), tuple[str, ...]()
     if "meter" in best:  # the checkpoint of an earlier version has none
         meter.merge([best["meter"]])
+    if (views := measure_views(parts, run, best)) is not None:
+        found = views.compute()
+        parts.note(views_sentence(trained_task, found, metrics))
+        if is_better(trained_task, found, metrics):
+            meter, metrics, mirrored = views, found, mirrored_modalities(run)
     results, task = validation_results(parts.module.task, meter, parts.note)
-    columns = saved_columns(run, data)
-    hub.save(callback.folder, model, preprocess=run.preprocess, task=task, columns=columns)
+    settings: Any = {"task": task, "columns": saved_columns(run, data), "mirrored": mirrored}
+    hub.save(callback.folder, model, preprocess=run.preprocess, **settings)
     workers = parts.batches.loader.settings.num_workers
     waiting, what_to_do = advice(
         callback.wait_time,
@@ -409,10 +417,10 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     )
     decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
-    parts.note(_kept_sentence(callback.best, name, results[""].intervals.get(name)))
+    parts.note(_kept_sentence(callback.best, metrics, name, results[""].intervals.get(name)))
     loaders = {"train": parts.batches.loader, "validation": parts.validation}
     baseline = measured_baseline(
-        run, callback.folder, parts.note, metrics=best["metrics"], loaders=loaders
+        run, callback.folder, parts.note, metrics=metrics, loaders=loaders
     )
     if what_to_do:
         parts.note(what_to_do)
@@ -421,7 +429,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     summary = RunSummary(
         name=recipe.name,
         command=command_line(),
-        metrics=best["metrics"],
+        metrics=metrics,
         main_metric=parts.module.task.main_metric,
         num_parameters=sum(p.numel() for p in model.parameters()),
         steps=trainer.global_step,

@@ -1,7 +1,7 @@
 """Ensemble of a run with folds: one member for each fold, trained without it and validated on it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from perceivers.runs.metrics import METRICS_FILE, mean_metrics, read_metrics
 from perceivers.runs.report import write_report
 from perceivers.runs.sentences import overfitting_sentence
 from perceivers.runs.summary import MemberSummary, RunSummary, command_line, versions
-from perceivers.tasks.base import Task, metric_text
+from perceivers.tasks.base import Meter, Task, metric_text
 from perceivers.training.baseline import measured_baseline
 from perceivers.training.build import build_task
 from perceivers.training.checkpoint import read_payload, save_payload
@@ -42,6 +42,7 @@ from perceivers.training.fit import (
     validation_results,
 )
 from perceivers.training.optim import parse_duration
+from perceivers.training.views import is_better, measure_views, mirrored_modalities, views_sentence
 from perceivers.wording import counted
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _train_member(
         own,
         restored=restored,
         start=start,
-        finish=lambda parts: _save_member(parts, num_rows=rows["validation"]),
+        finish=lambda parts: _save_member(parts, member),
     )
 
 
@@ -140,7 +141,7 @@ def _known_start(folder: Path) -> str | None:
     return json.loads(path.read_bytes())["from"] if path.is_file() else None
 
 
-def _save_member(parts: "TrainingParts", *, num_rows: int) -> None:
+def _save_member(parts: "TrainingParts", run: ResolvedRun) -> None:
     """Write the weights and results of an ended member; its checkpoints, with the optimizer's state, are removed."""
     callback, trainer = parts.callback, parts.trainer
     loaders = (parts.batches.loader, parts.validation)
@@ -151,13 +152,15 @@ def _save_member(parts: "TrainingParts", *, num_rows: int) -> None:
         processes=trainer.world_size,
     )
     payload = read_payload(callback.folder / BEST)
+    views = measure_views(parts, run, payload)
     payload |= {
+        "views": None if views is None else views.state(),
         "steps": trainer.global_step,
         "epochs": parts.batches.epochs_done,
         "seconds": callback.clock.elapsed,
         "device": f"{trainer.world_size} x {parts.module.device.type}",
         "batch": step_text(loaders[0].settings, parts.batches.accumulate),
-        "rows": num_rows,
+        "rows": len(run.data.splits["validation"]),
         "waiting": waiting,
         "notes": [*parts.notes, what_to_do, *decoding_notes(parts)],
         "bad": [list(one) for loader in loaders for one in loader.bad],
@@ -196,8 +199,7 @@ def _finish(
     with atomic_write(folder / METRICS_FILE) as new:
         new.write_bytes(encode_text("".join(json.dumps(row) + "\n" for row in rows)))
     note(overfitting_sentence(rows, task.score_name))
-    meter = task.meter()
-    meter.merge([payload["meter"] for payload in payloads])
+    meter, metrics, mirrored = _out_of_fold(run, task, payloads, note)
     results, config = validation_results(task, meter, note)
     members: list[Any] = []
     for payload in payloads:
@@ -205,9 +207,8 @@ def _finish(
         model.load_state_dict(payload["model"])
         members.append(model)
     model = hub.ensemble_of(members, config)
-    columns = saved_columns(run, data)
-    hub.save(folder, model, preprocess=run.preprocess, task=config, columns=columns)
-    metrics = meter.compute()
+    settings: Any = {"columns": saved_columns(run, data), "mirrored": mirrored}
+    hub.save(folder, model, preprocess=run.preprocess, task=config, **settings)
     name, interval = task.main_metric, results[""].intervals.get(task.main_metric)
     note(_out_of_fold_sentence(metrics, task, len(payloads), interval))
     baseline = measured_baseline(run, folder, note, metrics=metrics)
@@ -236,6 +237,24 @@ def _finish(
     )
     write_report(folder, summary)
     return summary
+
+
+def _out_of_fold(
+    run: ResolvedRun, task: Task, payloads: Sequence[Payload], note: Callable[[str], object]
+) -> tuple[Meter, Mapping[str, float], tuple[str, ...]]:
+    """Return the meter of all rows and its metrics, with averaged views if that is better, and their modalities."""
+    meter = task.meter()
+    meter.merge([payload["meter"] for payload in payloads])
+    metrics = meter.compute()
+    if any(payload["views"] is None for payload in payloads):
+        return meter, metrics, ()
+    views = task.meter()
+    views.merge([payload["views"] for payload in payloads])
+    found = views.compute()
+    note(views_sentence(task, found, metrics))
+    if is_better(task, found, metrics):
+        return views, found, mirrored_modalities(run)
+    return meter, metrics, ()
 
 
 def _member_summary(payload: Payload, metric: str) -> MemberSummary:

@@ -91,6 +91,10 @@ class PerceiverModule(lightning.LightningModule):
             self._average = WeightAverage(self.model, self._ema)
         return self._average
 
+    def drop_average(self) -> None:
+        """Forget the moving average: the weights of the model are those to evaluate."""
+        self._average, self._ema = None, None
+
     def configure_model(self) -> None:
         """Shard the weights over the processes, if requested. Called once the processes are connected."""
         if self._shard:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +123,13 @@ class BasePreprocessConfig:
             values: In the units of `value_units`, channels last.
         """
         return values
+
+    has_mirrored: ClassVar[bool] = False
+    """Whether `mirrored` returns another view of a sample."""
+
+    def mirrored(self, x: Tensor) -> Tensor:
+        """Return the mirrored view of a batch of the model's tensors, over which predictions may be averaged."""
+        return x
 
     def from_input(self, config: Any) -> Self:  # noqa: ARG002
         """Return the configuration with open fields taken from the input adapter's, where that fixes them."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.models.ensemble import members_of
-from perceivers.tasks.base import Task
+from perceivers.tasks.base import Task, TaskBatch, forward_task, infer_views
 from perceivers.tasks.prediction import NonFiniteOutputError, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
@@ -63,7 +64,7 @@ def explain_sample(
     saved = load(saved) if isinstance(saved, str | Path) else saved
     learned = _task_of_run(saved)
     output, config = learned.config.select_subtask(task)
-    learned = learned if output is None else learned.parts[output]
+    whole, learned = learned, learned if output is None else learned.parts[output]
     sample = read_sample(saved, file, clip_position=clip_position)
     model = saved.model.eval()
     inputs, masks = sample.to(next(model.parameters()).device)
@@ -81,7 +82,12 @@ def explain_sample(
         if kind == "class"
         else found.summary(kind)
     )
-    outputs = found.outputs if output is None else found.outputs[output]
+    averaged = found.outputs
+    if saved.config.mirrored:  # as in prediction; the maps are those of the sample itself
+        batch = TaskBatch(inputs=inputs, masks=masks, targets=None)
+        with torch.inference_mode():
+            averaged = infer_views(whole, partial(forward_task, model), batch, saved.config.views())
+    outputs = averaged if output is None else averaged[output]
     names, values = learned.explained_output(inputs, masks, outputs, blank)
     if not (finite_rows(found.outputs, 1)[0] and bool(values.isfinite().all())):
         in_weights = any(not bool(x.isfinite().all()) for x in model.parameters())

@@ -17,6 +17,13 @@ FEW_ROWS = 100  # of validation, below which its metrics are uncertain
 _MOST_ROWS = {"quick": 0, "default": 0, "best": 20_000}
 
 
+def with_views(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with test-time augmentation, unless it is quick; the end of the run decides by validation."""
+    if recipe.preset in (None, "quick") or not is_open(overrides, "training.tta"):
+        return recipe
+    return replace(recipe, training=replace(recipe.training, tta=True))
+
+
 def with_folds(
     recipe: Recipe, source: DatasetBundle, overrides: Mapping[str, Any]
 ) -> tuple[Recipe, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,12 @@ class ImagePreprocessConfig(BasePreprocessConfig):
                 "Expected size=(height, width) of images, got None: it is taken from the data first."
             )
         return self.size
+
+    has_mirrored: ClassVar[bool] = True
+
+    def mirrored(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C Y X"]:
+        """Return images mirrored left to right."""
+        return x.flip(-1)
 
     def from_input(self, config: Any) -> Self:
         """Return the configuration with an open size and number of channels taken from the input adapter's."""

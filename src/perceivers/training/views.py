@@ -1,0 +1,71 @@
+"""Test-time augmentation: whether predictions that are averaged over mirrored samples are better in validation."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from perceivers.recipes.resolve import ResolvedRun
+from perceivers.tasks.base import Meter, Task, metric_text
+from perceivers.training import distributed
+from perceivers.training.callback import validate
+
+if TYPE_CHECKING:
+    from perceivers.training.build import TrainingParts
+
+
+def mirrored_modalities(run: ResolvedRun) -> tuple[str, ...]:
+    """Return the modalities whose augmentation mirrors them, if the recipe asks for test-time augmentation.
+
+    Only predictions of whole samples can be averaged: those of pixels would have to be mirrored back.
+    """
+    recipe = run.recipe
+    if not recipe.training.tta or recipe.task.target_modalities or not recipe.task.requires_labels:
+        return ()
+    return tuple(
+        name
+        for name, augment in recipe.augment.items()
+        if getattr(augment, "flip", False) is True
+        and name in recipe.inputs
+        and run.preprocess[name].has_mirrored
+    )
+
+
+def measure_views(
+    parts: "TrainingParts", run: ResolvedRun, best: Mapping[str, Any]
+) -> Meter | None:
+    """Return the validation with averaged views of the weights that are kept. None: there are no other views.
+
+    The weights are loaded into the trained model, which is not used any more. With several processes nothing is
+    measured.
+    """
+    names, module = mirrored_modalities(run), parts.module
+    if not names or parts.trainer.world_size > 1 or distributed.is_sharded(module.model):
+        return None
+    module.model.load_state_dict(best["model"])
+    module.drop_average()
+    views = {name: run.preprocess[name].mirrored for name in names}
+    return validate(module, parts.validation, views=views)
+
+
+def is_better(task: Task, views: Mapping[str, float], plain: Mapping[str, float]) -> bool:
+    """Return whether the metrics with averaged views have a lower loss and no worse main metric."""
+    if not views.get("loss", 0.0) < plain.get("loss", 0.0):
+        return False
+    new, old = views.get(task.main_metric, 0.0), plain.get(task.main_metric, 0.0)
+    return new >= old if task.higher_is_better else new <= old
+
+
+def views_sentence(task: Task, views: Mapping[str, float], plain: Mapping[str, float]) -> str:
+    """Return a sentence on the decision whether mirrored samples are averaged."""
+    found = ", ".join(
+        f"{key} {metric_text(key, views[key])} instead of {metric_text(key, plain[key])}"
+        for key in dict.fromkeys((task.main_metric, "loss"))
+        if key in views and key in plain
+    )
+    if is_better(task, views, plain):
+        return (
+            f"Predictions are averaged over mirrored images: validation {found}. They take twice as long; `predict "
+            "--no-tta` leaves that out."
+        )
+    return (
+        f"Predictions are not averaged over mirrored images, which would give validation {found}."
+    )
