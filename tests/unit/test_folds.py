@@ -197,6 +197,16 @@ def test_given_splits_and_complete_recipes_have_no_folds_by_rule(tmp_path, monke
     assert resolve(table, complete).recipe.training.folds is None
 
 
+def test_members_are_trained_less_long_than_a_single_model(tmp_path):
+    table = str(write_table(tmp_path))
+    single = resolve(table, overrides={**TABLE, "folds": 1})
+    several = resolve(table, overrides={**TABLE, "folds": 4})
+    assert several.recipe.training.max_epochs == round(0.4 * single.recipe.training.max_epochs)
+    assert any("epochs for each member" in one for one in several.choices)
+    limited = resolve(table, overrides={**TABLE, "folds": 4, "max_time": "1m"})
+    assert any("1m in all" in one for one in limited.choices)
+
+
 def test_lines_of_the_log_are_averaged():
     first = [
         {"step": 5, "train/loss": 1.0},

@@ -24,6 +24,9 @@ _LENGTHS: dict[Preset, _Length] = {
     "best": _Length(1_500_000, 30, 800, 3_000),
 }
 
+# Length of each member of an ensemble, relative to a single model: five of them take twice as long.
+_MEMBER_SHARE = 0.4
+
 
 def has_limit(recipe: Recipe) -> bool:
     """Return whether a limit ends the run."""
@@ -51,6 +54,8 @@ def with_length(recipe: Recipe, num_rows: int | None, *, factor: float = 1.0) ->
     length, rows = _LENGTHS[recipe.preset or "default"], max(num_rows, 1)
     samples = max(length.samples * factor, length.min_steps * recipe.training.batch_size)
     epochs = min(max(round(samples / rows), length.min_epochs), length.max_epochs)
+    if (recipe.training.folds or 1) > 1:
+        epochs = max(round(_MEMBER_SHARE * epochs), 1)
     return replace(recipe, training=replace(recipe.training, max_epochs=epochs))
 
 
@@ -63,4 +68,6 @@ def length_sentence(recipe: Recipe) -> str:
         length = counted(training.max_steps, "step")
     else:
         length = counted(training.max_epochs or 0, "epoch")
+    if (training.folds or 1) > 1:
+        length += " in all" if training.max_time is not None else " for each member"
     return f"batches of {training.batch_size}, learning rate {recipe.optim.lr:g}, {length}"
