@@ -37,7 +37,7 @@ def _undrawn(monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", undrawn)
 
 
-FLAGS = [flag for flag in TINY if flag != "--no-progress"]
+FLAGS = [flag for flag in TINY if not flag.startswith("--no-")]
 
 
 def options():
@@ -50,7 +50,7 @@ def options():
         else:
             found[key].append(int(word))
     known = {k: v[0] if len(v) == 1 else tuple(v) for k, v in found.items()}
-    return known | {"progress": False, "batch_size": 4, "optim.lr": 0.02}
+    return known | {"progress": False, "baseline": False, "batch_size": 4, "optim.lr": 0.02}
 
 
 def fit(birds, out, **changes):
