@@ -163,11 +163,11 @@ def test_a_run_is_resumed_within_a_fold(run, birds, tmp_path, monkeypatch):
     save_member = folds_module._save_member
     calls = []
 
-    def die_once(parts, **how):
+    def die_once(parts, member):
         calls.append(parts.callback.samples)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        save_member(parts, **how)
+        save_member(parts, member)
 
     monkeypatch.setattr(folds_module, "_save_member", die_once)
     with pytest.raises(KeyboardInterrupt):
