@@ -24,8 +24,8 @@ def rows(tmp_path, count, length):
     [
         (100, 20, 192, 8, 16),
         (1200, 5, 64, 8, 32),
-        (60, 900, 6208, 32, 16),
-        (60, 2000, 8192, 32, 16),
+        (60, 900, 6208, 16, 16),
+        (60, 2000, 8192, 16, 16),
     ],
 )
 def test_length_cell_and_batch_follow_the_data(tmp_path, count, length, max_length, stride, batch):
@@ -44,5 +44,5 @@ def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
     changes = {"preprocess.text.max_length": 4096, "inputs.text.units.word_rows": 99}
     run = resolve(rows(tmp_path, 60, 20), overrides=changes)
     part = run.recipe.inputs["text"]
-    assert (part.max_length, part.stride, part.units.word_rows) == (4096, 16, 99)
-    assert run.choices[0].startswith("Input: hashed words and phrases in cells of 16 bytes, texts")
+    assert (part.max_length, part.stride, part.units.word_rows) == (4096, 8, 99)
+    assert run.choices[0].startswith("Input: hashed words and phrases in cells of 8 bytes, texts")

@@ -21,7 +21,7 @@ _TEXTS, _SEARCHED = 1_000, 16_384
 _FITTING, _LONGEST = 0.99, 8_192
 
 # Elements of a text, at most: longer texts have longer cells of bytes. Bytes of the shortest cell.
-_MOST_ELEMENTS, _SHORTEST_CELL = 256, 8
+_MOST_ELEMENTS, _SHORTEST_CELL = 512, 8
 
 # Growth of the number of different words with the number of texts (Heaps' law).
 _HEAPS = 0.6
@@ -42,11 +42,11 @@ _SMALL_ENCODER = {
     "cross_attend_v_channels": 32,
 }
 
-# Bytes up to which texts are short, so that byte runs are read.
+# Bytes up to which texts are short.
 _SHORT = 1_024
 
-# Shares of the units and of the elements that are left out in training.
-_UNIT_DROPOUT, _ELEMENT_DROPOUT = 0.5, 0.5
+# Share of the units that are left out in training; shares of the elements of short and of long texts.
+_UNIT_DROPOUT, _SHORT_DROPOUT, _LONG_DROPOUT = 0.5, 0.5, 0.3
 
 # Batch sizes, with the fewest rows of each.
 _BATCHES = {64: 4_096, 32: 1_024, 16: 0}
@@ -81,7 +81,8 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         preprocess = replace(preprocess, max_length=measured.fitting)
     length = preprocess.max_length or measured.fitting
     units = _with_tables(part.units, measured, length)
-    part = replace(part, stride=_stride(length), units=units, element_dropout=_ELEMENT_DROPOUT)
+    dropout = _SHORT_DROPOUT if length <= _SHORT else _LONG_DROPOUT
+    part = replace(part, stride=_stride(length), units=units, element_dropout=dropout)
     kinds = "words, phrases and byte runs" if units.run_rows else "words and phrases"
     inside = f"hashed {kinds} in cells of {part.stride} bytes"
     about = f"texts of up to {length:,} bytes with about {measured.words:,} different words"
