@@ -13,11 +13,13 @@ from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 class Facts(ModalityFacts):
     """Facts whose cells are silent clips."""
 
+    def __init__(self, seconds, rate, **values):
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "value", (np.zeros(round(seconds * rate)), rate))
+
     def cells(self, count):
-        return iter(
-            EncodedItem("a", value=(np.zeros(round(self.train * self.source)), self.source))
-            for _ in range(3)
-        )
+        return iter([EncodedItem("a", value=self.value)] * min(count, 3))
 
 
 def choose(seconds, rate=16_000, *, rows=600, is_alone=True, recipe="audio", **overrides):
@@ -34,7 +36,7 @@ def choose(seconds, rate=16_000, *, rows=600, is_alone=True, recipe="audio", **o
     )
     for name, value in overrides.items():
         preprocess = type(preprocess)(**{**preprocess.__dict__, name: value})
-    facts = Facts("audio", data, rate, None, seconds, preprocess, is_alone)
+    facts = Facts(seconds, rate, name="audio", data=data, preprocess=preprocess, is_alone=is_alone)
     choice = Choice(
         input=made.inputs["audio"], preprocess=preprocess, augment=made.augment["audio"]
     )

@@ -1,30 +1,26 @@
 """Rules for videos: few frames beside an audio track."""
 
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.recipes import get_recipe
 from perceivers.recipes.rules import video
-from perceivers.recipes.rules.base import Choice, DataFacts
+from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 
 
-@dataclass
-class Facts:
+class Facts(ModalityFacts):
     """Facts about videos of one length."""
 
-    data: DataFacts
-    source: Any
-    measured: Any
-    column: Any
-    name: str = "video"
+    def __init__(self, **values):
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def cells(self, count):
-        return iter(range(count))
+        return iter([EncodedItem("a")] * count)
 
 
 def choose(seconds, monkeypatch, audio="film", frames=32, **overrides):
@@ -40,7 +36,13 @@ def choose(seconds, monkeypatch, audio="film", frames=32, **overrides):
     )
     inputs = {"video": InputColumn("film", "video"), "audio": InputColumn(audio, "audio")}
     measured = VideoPreprocessConfig(num_frames=frames, frame_rate=12.5, size=(48, 64))
-    facts: Any = Facts(data, SimpleNamespace(inputs=inputs), measured, inputs["video"])
+    facts = Facts(
+        name="video",
+        data=data,
+        source=SimpleNamespace(inputs=inputs),
+        measured=measured,
+        column=inputs["video"],
+    )
     recipe = get_recipe("audio_video")
     choice = Choice(
         input=recipe.inputs["video"], preprocess=recipe.preprocess["video"], augment=None

@@ -103,7 +103,7 @@ def images(size: str = "tiny") -> Recipe:
 
 @recipe(sizes=SIZES)
 def audio(size: str = "tiny") -> Recipe:
-    """Your own audio, as mel spectrograms with a convolutional stem.
+    """Your own audio, as mel spectrograms with a residual stem.
 
     Sample rate, clip length and statistics come from the data; longer audio is cropped at random in training.
 

@@ -15,7 +15,7 @@ _FULL_BAND, _RATE = (
     22_050,
 )  # rates of music and environmental audio, and that of their spectrograms
 _MOST_CLIPS = 8  # of a long file in evaluation
-_FEW_ROWS = 1_000  # below, two clips are blended
+_FEW_ROWS = 500  # below, two clips are blended
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
