@@ -83,7 +83,7 @@ def test_the_next_run_on_the_same_data_gets_the_next_name(pictures, capsys):
 def test_a_recipe_file_can_be_edited_and_used(pictures, capsys):
     assert main(["recipes", "images", "--size", "tiny"]) == 0
     text = capsys.readouterr().out
-    Path("my.yaml").write_text(text.replace("num_latents: 32", "num_latents: 6"))
+    Path("my.yaml").write_text(text.replace("num_latents: 8", "num_latents: 6"))
     brief = ["--inputs.image.size", "8", "8", "--max-epochs", "1", "--no-progress"]
     assert main(["fit", str(pictures), "--recipe", "my.yaml", "--out", "run", *brief]) == 0
     assert "num_latents: 6" in Path("run/recipe.yaml").read_text()

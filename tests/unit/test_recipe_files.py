@@ -25,7 +25,7 @@ def test_a_recipe_survives_a_file(tmp_path, name):
         ("num_latents", "latents", r"'latents' is not a key in encoder.*"),
         ("optim:", "optimizer:", r"'optimizer' is not a key. Did you mean 'optim'\?"),
         ("flip:", "zzz:", r"'zzz' is not a key in augment.image. Known here: kind, crop_scale"),
-        ("label_smoothing: 0.05", "label_smoothing: abc", r"task.label_smoothing: .*valid number.*got 'abc'"),
+        ("label_smoothing: 0.1", "label_smoothing: abc", r"task.label_smoothing: .*valid number.*got 'abc'"),
         ("kind: residual", "kind: resid", r"inputs.image: .*'resid'.*'pixels', 'patches', 'convolved', 'residual'"),
         ("name: images\n", "", r"'name' is missing"),
         ("num_cross_attends: 2", "num_cross_attends: 99", r"num_cross_attends=99 must lie between"),

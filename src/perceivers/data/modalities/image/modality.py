@@ -313,7 +313,7 @@ class ClassMapModality:
         pixels = pixels[:, ::-1].copy() if flip else pixels
         if self.augment is None or rng is None:
             return pixels
-        return moved(pixels, self.augment, self._cut, rng)
+        return cast("npt.NDArray[np.uint8]", moved(pixels, self.augment, self._cut, rng))
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Bool[Tensor, "B 1"] | None]:
         """Return maps as B x Y x X of int64; of samples without one, all pixels are of no class."""
