@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, max_pool1d, relu
+from torch.nn.functional import cross_entropy, max_pool1d, pad, relu
 from torch.optim import AdamW, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,7 +102,7 @@ def ours(scene: Scene) -> Callable[[Setting], Work]:
 
         def loss(batch: Batch) -> Tensor:
             with setting.autocast():
-                outputs = model(batch.inputs, batch.masks)
+                outputs: Any = model(batch.inputs, batch.masks)
             return task.loss(outputs.float(), batch.targets)
 
         return training_step(model, build_optimizer(model, recipe.optim), loss, batch)
@@ -116,12 +116,12 @@ class _Row(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.is_text = kind == "text"
+        self.padding = (3, 4) if self.is_text else (2, 2)
         widths = (64, 128) if self.is_text else (1, 64, 128)
         kernel, stride = (8, 1) if self.is_text else (5, 2)
         self.embedding = nn.Embedding(262, 64) if self.is_text else None
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, stride=stride, padding="same" if stride == 1 else 2, bias=False)
-            for a, b in pairwise(widths)
+            nn.Conv1d(a, b, kernel, stride=stride, bias=False) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths[1:])
         self.num_elements, self.channels = (256, 128) if self.is_text else (64, 128)
@@ -136,7 +136,7 @@ class _Row(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Elements:
         x = (x if self.embedding is None else self.embedding(x)).movedim(2, 1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = relu(norm(convolution(x).movedim(1, -1)).movedim(-1, 1))
+            x = relu(norm(convolution(pad(x, self.padding)).movedim(1, -1)).movedim(-1, 1))
         if self.places is not None:
             return Elements(max_pool1d(x, 8).movedim(1, 2) + self.places, mask=mask)
         assert self.positions is not None
@@ -181,7 +181,7 @@ def before(scene: Scene) -> Callable[[Setting], Work]:
 
         def loss(batch: Mapping[str, Tensor]) -> Tensor:
             with setting.autocast():
-                outputs = model(batch)
+                outputs: Any = model(batch)
             return cross_entropy(outputs.float(), labels)
 
         optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
@@ -201,7 +201,10 @@ def products(scene: Scene) -> Callable[[Setting], Work]:
         return counter.get_total_flops()
 
     def build_work(setting: Setting) -> Work:
-        options = {"device": setting.device, "dtype": getattr(torch, setting.dtype)}
+        options: dict[str, Any] = {
+            "device": setting.device,
+            "dtype": getattr(torch, setting.dtype),
+        }
         a, b = torch.randn(SIDE, SIDE, **options), torch.randn(SIDE, SIDE, **options)
         # As many rows as leave the count of operations right.
         rows = max(1, counted(setting.smoke) // (2 * SIDE * SIDE))

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import linear
 
+from perceivers.cross_attention import source
 from perceivers.inputs.elements import Elements, GridPositions, MaskedElements
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver
@@ -230,3 +232,39 @@ def test_too_little_time_to_unroll_is_refused():
         ValueError, match=r"among num_cross_attends=3 reads, but it has only 2 cells"
     ):
         encoder([clip(frames=2)])
+
+
+@pytest.mark.parametrize("share", ["none", "all_but_first"])
+def test_keys_and_values_of_all_cross_attends_come_from_one_product_in_training(share, monkeypatch):
+    config = tiny_encoder(
+        num_cross_attends=3,
+        num_blocks=3,
+        share_cross_attends=share,
+        attn_implementation="projected",
+    )
+    encoder = PerceiverEncoder(config, input_channels=5).double()
+    for layer in encoder.cross_attends:  # another norm for each
+        torch.nn.init.normal_(layer.source_norm.weight)
+        torch.nn.init.normal_(layer.source_norm.bias)
+    mask = torch.rand(2, 7) > 0.3
+    mask[0] = False
+
+    def outputs_and_gradients(products):
+        calls = []
+
+        def product(*args):
+            calls.append(args)
+            return linear(*args)
+
+        content = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1)).double()
+        content.requires_grad_()
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "linear", product)
+            if not products:
+                patch.setattr(source, "_can_project_together", lambda layers: False)
+            out = encoder([Elements(content, mask=mask)])
+        assert len(calls) == products
+        return [out, *torch.autograd.grad(out.square().sum(), [content, *encoder.parameters()])]
+
+    for one, other in zip(outputs_and_gradients(1), outputs_and_gradients(0), strict=True):
+        assert_close(one, other)

@@ -1,7 +1,7 @@
 """Encoder of both papers: a latent array cross-attends to the input T times, with self-attention in between."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from perceivers.cross_attention.choice import AttnImplementation
 from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements
+from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
 from perceivers.nn.init import truncated_normal_
 from perceivers.nn.recompute import recompute
@@ -215,7 +216,13 @@ class PerceiverEncoder(nn.Module):
             dtype=self.latents.dtype,
             reads=self.config.reads_alike if reads is None else reads,
             keep=not _recomputes(self),
+            layers=self._layers() if reads is None and torch.is_grad_enabled() else (),
         )
+
+    def _layers(self) -> list[tuple[nn.LayerNorm, Attention]]:
+        """Return norm and attention of each cross-attention."""
+        layers = [cast("CrossAttend", layer) for layer in self.cross_attends]
+        return [(layer.source_norm, layer.attention) for layer in layers]
 
 
 def run_layer(owner: nn.Module, layer: nn.Module, *args: Any) -> Tensor:

@@ -98,7 +98,7 @@ class Attention(nn.Module):
             return self.to_output(source.read(self.queries(query), self))
         layers = (self.to_query, self.to_key, self.to_value)
         if query is source and can_fuse(layers, query):
-            queries, keys, values = map(self._split_heads, fused_linear(query, layers))
+            queries, keys, values = map(self.split_heads, fused_linear(query, layers))
         else:
             queries, (keys, values) = self.queries(query), self.keys_values(source)
         read = self.read(queries, keys, values, source_mask)
@@ -108,13 +108,13 @@ class Attention(nn.Module):
 
     def queries(self, query: Float[Tensor, "#B Q Cq"]) -> Float[Tensor, "B H Q C"]:
         """Return the queries of each head, not scaled."""
-        return self._split_heads(self.to_query(query))
+        return self.split_heads(self.to_query(query))
 
     def keys_values(
         self, source: Float[Tensor, "B S Cs"]
     ) -> tuple[Float[Tensor, "B H S C"], Float[Tensor, "B H S Cv"]]:
         """Return keys and values of each head."""
-        return self._split_heads(self.to_key(source)), self._split_heads(self.to_value(source))
+        return self.split_heads(self.to_key(source)), self.split_heads(self.to_value(source))
 
     def read(
         self,
@@ -153,8 +153,8 @@ class Attention(nn.Module):
         Minus infinity where the source is padding. It costs `Q * S` memory, so it is for visualization, not for
         training.
         """
-        q = self._split_heads(self.to_query(query))
-        k = self._split_heads(self.to_key(source))
+        q = self.split_heads(self.to_query(query))
+        k = self.split_heads(self.to_key(source))
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if source_mask is not None:
             scores = scores.masked_fill(~source_mask[:, None, None, :], float("-inf"))
@@ -176,5 +176,6 @@ class Attention(nn.Module):
             weights = weights.masked_fill(~some, 0.0)
         return weights
 
-    def _split_heads(self, x: Float[Tensor, "B L HC"]) -> Float[Tensor, "B H L C"]:
+    def split_heads(self, x: Float[Tensor, "B L HC"]) -> Float[Tensor, "B H L C"]:
+        """Return the channels of each head."""
         return rearrange(x, "B L (H C) -> B H L C", H=self.num_heads)
