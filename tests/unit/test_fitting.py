@@ -14,6 +14,7 @@ from perceivers.data.tables.table import Subset
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.resolve import choose_recipe
+from perceivers.recipes.rules.length import LIMITS
 from support import image_data, modality_data
 from support.files import write_parquet
 from support.resolved import specialize
@@ -64,7 +65,9 @@ def test_a_published_recipe_keeps_its_size_and_imagenets_statistics(source):
 def test_a_limit_that_was_given_is_the_only_one(source, limit):
     recipe = get_recipe("images")
     given = replace(recipe, training=replace(recipe.training, **limit))
-    assert specialize(given, source)[0].training == given.training
+    found = specialize(given, source)[0].training
+    for name in LIMITS:
+        assert getattr(found, name) == getattr(given.training, name)
 
 
 def test_the_largest_side_is_bounded_by_the_recipe(tmp_path):
