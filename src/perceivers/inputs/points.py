@@ -5,11 +5,10 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import batch_norm, pad
 
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
-from perceivers.inputs.stems import MaskedBatchNorm
 from perceivers.nn.init import lecun_linear, truncated_linear
 from perceivers.nn.position import fourier_features
 from perceivers.registry import configclass
@@ -190,16 +189,32 @@ class NeighborPointsInput(nn.Module):
             ValueError: If a point has another number of channels than the configuration states.
         """
         x, mask = _real_points(x, mask, self.in_channels)
-        neighbors = nearest_neighbors(x[..., :AXES], self.config.num_neighbors, mask)
-        content = x
-        for layer in self.layers:
-            content = layer(content, neighbors, mask)
+        content = self._features(x, mask)
         positions = fourier_features(
             x[..., :AXES],
             num_bands=self.config.num_bands,
             max_resolution=(self.config.max_resolution,) * AXES,
         )
         return Elements(content, positions, mask=mask)
+
+    def _features(
+        self, x: Float[Tensor, "B M Ci"], mask: Bool[Tensor, "B M"] | None
+    ) -> Float[Tensor, "B M Co"]:
+        """Return the output of the stem. In training, padding is left out, and so of the statistics of the norms."""
+        batch, total, _ = x.shape
+        neighbors = nearest_neighbors(x[..., :AXES], self.config.num_neighbors, mask)
+        first = total * torch.arange(batch, device=x.device)[:, None, None]
+        points, rows, real = x.flatten(0, 1), (neighbors + first).flatten(0, 1), None
+        if self.training and mask is not None:
+            real = mask.flatten().nonzero()[:, 0]
+            place = mask.flatten().cumsum(0) - 1
+            points, rows = points[real], place[rows[real]]
+        for layer in self.layers:
+            points = layer(points, rows)
+        if real is not None:
+            places = points.new_zeros(batch * total, points.shape[1])
+            points = places.index_copy(0, real, points)
+        return points.reshape(batch, total, points.shape[1])
 
     def example(self, batch_size: int) -> Float[Tensor, "B M Ci"]:
         """Return made-up point clouds of the configured number of points."""
@@ -221,20 +236,18 @@ class NeighborLayer(nn.Module):
         super().__init__()
         self.edge = nn.Linear(in_channels, out_channels, bias=False)
         self.point = nn.Linear(in_channels, out_channels, bias=False)
-        self.edge_norm, self.point_norm = (MaskedBatchNorm(out_channels) for _ in range(2))
+        self.edge_norm, self.point_norm = (nn.BatchNorm1d(out_channels) for _ in range(2))
 
-    def forward(
-        self,
-        x: Float[Tensor, "B M Ci"],
-        neighbors: Int[Tensor, "B M k"],
-        mask: Bool[Tensor, "B M"] | None = None,
-    ) -> Float[Tensor, "B M Co"]:
-        """Return the points after the layer; values of masked points have no meaning."""
+    def forward(self, x: Float[Tensor, "n Ci"], rows: Int[Tensor, "n k"]) -> Float[Tensor, "n Co"]:
+        """Return the points after the layer.
+
+        Args:
+            x: The points of all samples.
+            rows: The rows of each point's neighbors in `x`.
+        """
         mapped = self.edge(x)
-        edge = neighbor_max(mapped, neighbors) - mapped
-        return (
-            _normed(self.edge_norm, edge, mask) + _normed(self.point_norm, self.point(x), mask)
-        ).relu()
+        edge = neighbor_max(mapped, rows) - mapped
+        return (_normed(self.edge_norm, edge) + _normed(self.point_norm, self.point(x))).relu()
 
 
 def nearest_neighbors(
@@ -262,19 +275,13 @@ def nearest_neighbors(
     return torch.where(found.values < torch.inf, found.indices, own)
 
 
-def neighbor_max(
-    x: Float[Tensor, "B M C"], neighbors: Int[Tensor, "B M k"]
-) -> Float[Tensor, "B M C"]:
-    """Return the largest value of each channel among the neighbors of each point."""
-    batch, total, count = neighbors.shape
-    first = total * torch.arange(batch, device=x.device)[:, None, None]
-    rows = (neighbors + first).reshape(batch * total, count)
-    flat = x.reshape(batch * total, x.shape[2])
-    if torch.compiler.is_compiling() or flat.dtype not in _BITS:
-        return flat[rows].amax(dim=1).reshape(x.shape)
+def neighbor_max(x: Float[Tensor, "n C"], rows: Int[Tensor, "n k"]) -> Float[Tensor, "n C"]:
+    """Return the largest value of each channel among some rows of `x` for each point."""
+    if torch.compiler.is_compiling() or x.dtype not in _BITS:
+        return x[rows].amax(dim=1)
     with torch.no_grad():
-        source = _largest_rows(flat, rows)
-    return flat.gather(0, source).reshape(x.shape)
+        source = _largest_rows(x, rows)
+    return x.gather(0, source)
 
 
 _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -298,11 +305,12 @@ def _largest_rows(flat: Float[Tensor, "n C"], rows: Int[Tensor, "n k"]) -> Int[T
     return rows.gather(1, (best.view(cleared.dtype) & last).long().clamp(max=count - 1))
 
 
-def _normed(
-    norm: MaskedBatchNorm, x: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None
-) -> Float[Tensor, "B M C"]:
-    """Return points normalized by a norm of images, of which they are one column."""
-    return norm(x[:, :, None].movedim(-1, 1), mask).movedim(1, -1)[:, :, 0]
+def _normed(norm: nn.BatchNorm1d, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    """Return normalized points; fewer than two have no deviation and get the statistics of evaluation."""
+    if norm.training and x.shape[0] < 2:
+        mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+        return batch_norm(x, mean, var, weight, bias, training=False, eps=norm.eps)
+    return norm(x)
 
 
 def _real_points(
