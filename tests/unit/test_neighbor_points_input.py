@@ -98,6 +98,14 @@ def test_padding_changes_no_real_element_whatever_stands_in_it():
     assert torch.equal(elements.mask, mask)
 
 
+def test_statistics_of_evaluation_are_right_after_the_first_step():
+    torch.manual_seed(0)
+    points = adapter()
+    x = 0.01 * torch.rand(8, 12, 3)
+    content = points(x).content
+    torch.testing.assert_close(points.eval()(x).content, content, rtol=0.05, atol=0.05)
+
+
 def test_statistics_of_training_are_those_of_real_points():
     torch.manual_seed(0)
     x = torch.rand(2, 12, 3)

@@ -306,11 +306,18 @@ def _largest_rows(flat: Float[Tensor, "n C"], rows: Int[Tensor, "n k"]) -> Int[T
 
 
 def _normed(norm: nn.BatchNorm1d, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-    """Return normalized points; fewer than two have no deviation and get the statistics of evaluation."""
-    if norm.training and x.shape[0] < 2:
-        mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    """Return normalized points; fewer than two have no deviation and get the statistics of evaluation.
+
+    Statistics of evaluation are the mean of the first batches before they become a moving average: differences to
+    neighbors are small, and a variance that begins at one would take hundreds of steps to come down to theirs.
+    """
+    mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    seen = norm.num_batches_tracked
+    if not norm.training or x.shape[0] < 2 or seen is None:
         return batch_norm(x, mean, var, weight, bias, training=False, eps=norm.eps)
-    return norm(x)
+    seen.add_(1)
+    momentum = max(norm.momentum or 0.0, 1 / int(seen))
+    return batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum, eps=norm.eps)
 
 
 def _real_points(
