@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[tuple[str, ...], list[Bad], Callable[[Path], Path], tuple
         made.make_meshes,
         ("--inputs.points.mlp-channels", "8", "8"),
     ),
-    "text": (("text",), TEXT, made.make_texts, ("--inputs.text.stem-channels", "8")),
+    "text": (("text",), TEXT, made.make_texts, ("--inputs.text.units.word-channels", "8")),
     "series": (
         ("series",),
         SERIES,

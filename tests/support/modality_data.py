@@ -278,14 +278,7 @@ VIDEO_FLAGS = (
     *("--inputs.video.frame-step", "2"),
 )
 POINTS_FLAGS = ("--inputs.points.mlp-channels", "8", "8", "--preprocess.points.num-points")
-TEXT_FLAGS = (
-    "--inputs.text.stem-channels",
-    "8",
-    "--inputs.text.stride",
-    "1",
-    "--inputs.text.pool",
-    "8",
-)
+TEXT_FLAGS = ("--inputs.text.stride", "8", "--inputs.text.units.word-channels", "8")
 SERIES_FLAGS = ("--inputs.series.stem-channels", "4", "8", "--inputs.series.stride", "2")
 RAW_AUDIO_FLAGS = ("--inputs.audio.stem-channels", "4", "4", "8", "--inputs.audio.stride", "4")
 
