@@ -70,7 +70,7 @@ def list_candidates(views: Sequence[View], num_outputs: int) -> list[Candidate]:
     if "words" in kinds:
         settings = [("linear:10", 1.0), ("linear:1", 1.0)]
     elif "kernels" in kinds:
-        settings = [("ridge", 1.0)]
+        settings = [("ridge", 1.5)]
     elif rows <= _VECTORS:
         settings.append(("vectors", 2.0))
     found = [
