@@ -5,8 +5,14 @@ import pytest
 from perceivers.data.modalities.series.augment import SeriesAugmentConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.inputs.series import BankSeriesInputConfig, SeriesInputConfig
-from perceivers.recipes.rules.base import Choice, DataFacts
+from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 from perceivers.recipes.rules.series import choose
+
+
+class Facts(ModalityFacts):
+    def __init__(self, data, length):
+        known = {"name": "series", "data": data, "measured": SimpleNamespace(length=length)}
+        vars(self).update(known)
 
 
 def chosen(*, rows, length=100, part=None, overrides=None):
@@ -20,7 +26,7 @@ def chosen(*, rows, length=100, part=None, overrides=None):
         overrides=overrides or {},
     )
     preprocess = SeriesPreprocessConfig()
-    facts = SimpleNamespace(name="series", data=data, measured=SimpleNamespace(length=length))
+    facts = Facts(data, length)
     part = part or BankSeriesInputConfig()
     before = Choice(input=part, preprocess=preprocess, augment=SeriesAugmentConfig())
     return choose(before, facts)

@@ -21,10 +21,12 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     ):
         return choice
     rows = facts.data.rows
+    few = rows < FEW_ROWS or facts.measured.length < _CELLS_LENGTH
     if facts.data.is_open(f"augment.{facts.name}") and choice.augment is not None:
         # Noise changes the signs that statistics of first differences count.
-        choice = replace(choice, augment=replace(choice.augment, jitter=0.0, scale=0.0))
-    if rows < FEW_ROWS or facts.measured.length < _CELLS_LENGTH:
+        scale = 0.0 if few else choice.augment.scale
+        choice = replace(choice, augment=replace(choice.augment, jitter=0.0, scale=scale))
+    if few:
         return _few(choice, part, rows)
     width = 2 * part.channels
     learned = replace(part, channels=width, dropout=0.2, stem_channels=(part.channels, width))
