@@ -22,6 +22,8 @@ class TableInputConfig:
         category_sizes: Different values of each field that holds a category. None: taken from the data.
         channels: Width of an element.
         init_scale: Standard deviation of all vectors at the start.
+        pieces: Whether a number also has a vector for each of six ranges, in units of its deviation: it is added as
+            far as the number lies in the range or beyond, so that what a number means may bend.
     """
 
     kind: Literal["table"] = "table"
@@ -29,12 +31,18 @@ class TableInputConfig:
     category_sizes: tuple[int, ...] | None = None
     channels: int = 64
     init_scale: float = 1.0
+    pieces: bool = False
+
+
+_KNOTS = (-2.0, -1.0, -0.4, 0.0, 0.4, 1.0, 2.0)
 
 
 class TableInput(nn.Module):
     """Makes an element of each field: a number times a learned vector, or a category's learned vector.
 
     A learned vector of the field is added, so that the model knows which one it is; numbers have an offset too.
+
+    Reference: the ranges are a piecewise linear encoding (arXiv:2203.05556), here of standardized numbers.
 
     Raises:
         ValueError: If the fields are not known, or elements would have a single channel.
@@ -64,6 +72,10 @@ class TableInput(nn.Module):
             )
         self.weight = _vectors(self.num_numbers, config)
         self.bias = nn.Parameter(torch.zeros(self.num_numbers, self.channels))
+        self.pieces = None
+        if config.pieces:
+            shape = (self.num_numbers, len(_KNOTS) - 1, self.channels)
+            self.pieces = nn.Parameter(torch.zeros(shape))
         self.categories = _vectors(sum(sizes), config)
         self.fields = _vectors(self.num_elements, config)
         starts = torch.tensor(
@@ -89,7 +101,13 @@ class TableInput(nn.Module):
                 ~mask, 0.0
             )  # what is missing may be anything, and must still be an index
         numbers = x[:, : self.num_numbers, None] * self.weight + self.bias
-        places = x[:, self.num_numbers :].round().to(torch.int64) + self.get_buffer("starts")
+        if self.pieces is not None:
+            knots = torch.tensor(_KNOTS, dtype=x.dtype, device=x.device)
+            inside = (x[:, : self.num_numbers, None] - knots[:-1]) / (knots[1:] - knots[:-1])
+            inside = inside.clamp(0, 1)
+            numbers = numbers + torch.einsum("bfk,fkc->bfc", inside.to(numbers.dtype), self.pieces)
+        places = x[:, self.num_numbers :].round().to(torch.int64)
+        places = places + self.get_buffer("starts").to(x.device)
         content = torch.cat([numbers, self.categories[places]], dim=1) + self.fields
         return Elements(content, mask=mask)
 

@@ -1,0 +1,60 @@
+import torch
+
+from perceivers.data.modalities.table.modality import TableAugmentConfig, TablePreprocessConfig
+from perceivers.inputs.registry import build_input
+from perceivers.inputs.table import TableInputConfig
+from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
+from perceivers.recipes.rules.table import choose
+
+
+class Facts(ModalityFacts):
+    def __init__(self, data):
+        vars(self).update(name="table", data=data)
+
+
+def chosen(rows, overrides=None):
+    data = DataFacts(
+        num_rows=rows,
+        num_validation=rows // 10,
+        target_kind="number",
+        num_classes=1,
+        class_counts=(),
+        preset="default",
+        overrides=overrides or {},
+    )
+    before = Choice(
+        input=TableInputConfig(), preprocess=TablePreprocessConfig(), augment=TableAugmentConfig()
+    )
+    return choose(before, Facts(data))
+
+
+def test_few_rows_get_a_small_encoder_beside_a_direct_path():
+    choice = chosen(300)
+    assert choice.input.pieces
+    assert choice.fields["encoder.num_latents"] == 8
+    assert choice.fields["output.element_pools"] == ("mean",)
+    assert "300 rows" in choice.reasons["Model"]
+
+
+def test_many_rows_keep_the_encoder_of_the_size():
+    choice = chosen(20_000)
+    assert "encoder.num_latents" not in choice.fields
+    assert choice.fields["output.element_pools"] == ("mean",)
+
+
+def test_stated_inputs_are_kept():
+    assert not chosen(300, {"inputs.table.channels": 8}).fields
+
+
+def test_ranges_of_a_number_begin_without_effect_and_bend_it():
+    torch.manual_seed(0)
+    plain = build_input(TableInputConfig(num_numbers=2, category_sizes=(), channels=4))
+    bent = build_input(TableInputConfig(num_numbers=2, category_sizes=(), channels=4, pieces=True))
+    bent.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.tensor([[0.2, -3.0], [5.0, 0.7]])
+    assert torch.equal(bent(x).content, plain(x).content)
+    torch.nn.init.ones_(bent.pieces)
+    change = bent(x).content - plain(x).content
+    # The ranges that a number has passed, and its share of the one in which it lies.
+    expected = torch.tensor([[3.5, 0.0], [6.0, 4.5]])
+    torch.testing.assert_close(change, expected[..., None].expand(-1, -1, 4))
