@@ -199,3 +199,18 @@ def test_gradients_of_a_transposed_row_are_those_of_its_copy(training):
         (norm(row)[..., 0].transpose(1, 2)[:, None] * grad).sum().backward()
         found.append(norm.weight.grad)
     assert_close(*found)
+
+
+def test_running_statistics_are_the_mean_of_the_first_batches():
+    norm = MaskedBatchNorm(2).train()
+    batches = [torch.randn(4, 2, 3, 3) * 5 + 7 for _ in range(3)]
+    for batch in batches:
+        norm(batch)
+    means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches])
+    torch.testing.assert_close(norm.running_mean, means.mean(dim=0))
+    for batch in batches * 10:
+        norm(batch)
+    assert norm.num_batches_tracked == 33
+    before = norm.running_mean.clone()
+    norm(batches[0])
+    torch.testing.assert_close(norm.running_mean, before.lerp(means[0], 0.1))

@@ -11,6 +11,7 @@ from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import lecun_linear, truncated_linear
 from perceivers.nn.position import fourier_features
+from perceivers.nn.running_statistics import count_batch
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 
@@ -306,17 +307,11 @@ def _largest_rows(flat: Float[Tensor, "n C"], rows: Int[Tensor, "n k"]) -> Int[T
 
 
 def _normed(norm: nn.BatchNorm1d, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-    """Return normalized points; fewer than two have no deviation and get the statistics of evaluation.
-
-    Statistics of evaluation are the mean of the first batches before they become a moving average: differences to
-    neighbors are small, and a variance that begins at one would take hundreds of steps to come down to theirs.
-    """
+    """Return normalized points; fewer than two have no deviation and get the statistics of evaluation."""
     mean, var, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
-    seen = norm.num_batches_tracked
-    if not norm.training or x.shape[0] < 2 or seen is None:
+    if not norm.training or x.shape[0] < 2:
         return batch_norm(x, mean, var, weight, bias, training=False, eps=norm.eps)
-    seen.add_(1)
-    momentum = max(norm.momentum or 0.0, 1 / int(seen))
+    momentum = count_batch(norm)
     return batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum, eps=norm.eps)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import batch_norm, max_pool2d, pad, relu
 
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.running_statistics import count_batch
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
@@ -256,11 +257,8 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         uses_batch = self.training and x.numel() > x.shape[1]  # one cell has no deviation
         if not uses_batch or mask is None:
             weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
-            if uses_batch and self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            return batch_norm(
-                x, mean, var, weight, bias, uses_batch, self.momentum or 0.0, self.eps
-            )
+            momentum = count_batch(self) if uses_batch else 0.0
+            return batch_norm(x, mean, var, weight, bias, uses_batch, momentum, self.eps)
         real = mask[:, None, :, None].expand(-1, 1, x.shape[2], 1).to(torch.float32)
         count = (real.sum() * x.shape[3]).clamp(min=1.0)
         values = x.to(torch.float32)
@@ -275,11 +273,9 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         """Update the statistics of evaluation; a batch without a real cell changes nothing."""
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        rate = (self.momentum or 0.0) * (count > 1)
+        rate = count_batch(self) * (count > 1)
         self.running_mean.lerp_(mean, rate)
         self.running_var.lerp_(var * count / (count - 1).clamp(min=1.0), rate)
-        self.num_batches_tracked.add_(1)
 
 
 def _pooled_rows(mask: Bool[Tensor, "B L"] | None, step: int) -> Bool[Tensor, "B Lo"] | None:

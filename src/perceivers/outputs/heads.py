@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from perceivers.nn.init import truncated_linear
+from perceivers.nn.running_statistics import count_batch
 from perceivers.registry import configclass
 from perceivers.tasks.base import OutputPart
 from perceivers.typing import Bool, Float, Tensor
@@ -234,7 +235,7 @@ class ElementPool(nn.Module):
             found = (pooled * weights).sum(dim=0) / count
             spread = ((pooled - found).square() * weights).sum(dim=0) / count
             with torch.no_grad():
-                step = (norm.momentum or 0.0) * has_variance.to(mean.dtype)
+                step = count_batch(norm) * has_variance.to(mean.dtype)
                 mean.lerp_(found.to(mean.dtype), step)
                 variance.lerp_((spread * count / (count - 1).clamp(min=1)).to(mean.dtype), step)
             mean = torch.where(has_variance, found, mean.clone())
