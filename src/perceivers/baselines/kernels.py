@@ -16,10 +16,8 @@ _TAPS = 9
 _KERNELS = np.array([list(places) for places in combinations(range(_TAPS), 3)])
 _DILATIONS = 12  # at most
 _BIASES = 16  # of a kernel and a dilation, at most
-_ROWS, _FEATURES = (
-    2000,
-    2500,
-)  # of more series, fewer features: ridge regression costs the cube of the smaller number
+# Of more series fewer features: ridge regression costs the cube of the smaller number.
+_ROWS, _FEATURES = 2000, 1700
 _COST = 1e9  # comparisons in a second
 _CHUNK = 1 << 17  # numbers of a convolution at a time, which stay in the cache of a core
 
