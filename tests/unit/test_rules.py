@@ -83,3 +83,12 @@ def test_a_given_limit_is_kept():
     given = replace(recipe, training=replace(recipe.training, max_time="5m"))
     assert with_length(given, None) == given
     assert length_sentence(given) == "batches of 128, learning rate 0.003, 5m"
+
+
+@pytest.mark.parametrize("kind", ["number", "text", "series"])
+def test_rules_of_the_head_are_left_out_for_several_tasks(kind):
+    values = {"number": 1.5, "text": "a few words", "series": [[0.0], [1.0], [2.0]] * 5}
+    table = {"x": [values[kind]] * 24, "a": ["p", "q"] * 12, "b": ["r", "s", "s"] * 8}
+    overrides = {"label": "a,b", "columns": {"x": kind}}
+    run = resolve(table, overrides=overrides)
+    assert [*run.recipe.task.parts] == ["a", "b"]

@@ -212,7 +212,13 @@ def _with_choice(recipe: Recipe, name: str, made: Choice, *, is_alone: bool) -> 
         preprocess={**recipe.preprocess, name: made.preprocess},
         augment=augment,
     )
-    return override(recipe, made.fields) if is_alone and made.fields else recipe
+    # The output of several tasks is a decoder, which lacks some fields of a head.
+    fields = {
+        key: value
+        for key, value in made.fields.items()
+        if not key.startswith("output.") or hasattr(recipe.output, key.partition(".")[2])
+    }
+    return override(recipe, fields) if is_alone and fields else recipe
 
 
 def data_facts(recipe: Recipe, source: DatasetBundle, overrides: Mapping[str, Any]) -> DataFacts:
