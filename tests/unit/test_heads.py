@@ -82,13 +82,6 @@ def test_pools_without_a_norm_are_a_linear_model_of_the_mean():
     assert_close(found, content[:, :2].mean(dim=1) @ weight.T)
 
 
-def test_the_mean_of_the_latents_has_a_factor():
-    head = MeanPool(MeanPoolConfig(num_outputs=5, latent_gain=0.5), latent_channels=8)
-    torch.nn.init.normal_(head.to_logits.weight)
-    latents = torch.randn(3, 2, 8)
-    assert_close(head(latents), latents.mean(dim=1) @ head.to_logits.weight.T * 0.5)
-
-
 def test_pools_without_elements_are_refused():
     with pytest.raises(ValueError, match=r"the head pools elements of text; got none"):
         pooled("mean")(torch.zeros(1, 2, 8))

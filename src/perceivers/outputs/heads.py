@@ -29,14 +29,12 @@ class MeanPoolConfig:
             and projected, a direct path from the stem to the outputs. Empty: only the latents, as in the papers.
         standardize_pools: Standardize pooled elements by a batch norm. Without it, elements of few real parts (a text
             of unknown words) weigh less.
-        latent_gain: Factor of the mean of the latents. Far below 1, pooled elements are learned first.
     """
 
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
     element_pools: tuple[Literal["mean", "max"], ...] = ()
     standardize_pools: bool = True
-    latent_gain: float = 1.0
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
         """Return the same head with the size that a task needs, of `task.output_parts()`.
@@ -155,7 +153,7 @@ class MeanPool(nn.Module):
         Raises:
             ValueError: If elements are to be pooled and none are given.
         """
-        outputs = self.to_logits(self.config.latent_gain * latents.mean(dim=1))
+        outputs = self.to_logits(latents.mean(dim=1))
         if not self.element_pools:
             return outputs
         if not contents:

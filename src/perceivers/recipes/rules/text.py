@@ -29,9 +29,6 @@ _HEAPS = 0.6
 # Rows of a table, as powers of two.
 _FEWEST_ROWS, _MOST_ROWS = 13, 17
 
-# Rows below which the mean of the elements is learned first, and without masked elements; factor of the latents then.
-_VERY_FEW_ROWS, _LATENT_GAIN = 16_384, 0.05
-
 # Rows below which the encoder is small, and its fields.
 _FEW_ROWS = 50_000
 _SMALL_ENCODER = {
@@ -85,8 +82,6 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     length = preprocess.max_length or measured.fitting
     units = _with_tables(part.units, measured, length)
     dropout = _SHORT_DROPOUT if length <= _SHORT else _LONG_DROPOUT
-    if facts.data.rows < _VERY_FEW_ROWS and facts.is_alone:
-        dropout = 0.0
     part = replace(part, stride=_stride(length), units=units, element_dropout=dropout)
     kinds = "words, phrases and byte runs" if units.run_rows else "words and phrases"
     inside = f"hashed {kinds} in cells of {part.stride} bytes"
@@ -146,13 +141,11 @@ def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     """Return fields of the recipe for texts alone."""
     batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
     encoder = _SMALL_ENCODER if few else {}
-    first = facts.data.rows < _VERY_FEW_ROWS
     return {
         "optim.lr": 2e-3,
         "training.batch_size": batch,
         "output.element_pools": ("mean",),
         "output.standardize_pools": False,
-        "output.latent_gain": _LATENT_GAIN if first else 1.0,
         **{f"encoder.{name}": value for name, value in encoder.items()},
     }
 
