@@ -358,3 +358,9 @@ def test_reading_ends_when_its_time_is_over(monkeypatch):
     assert found is not None
     assert found.train_rows < 800
     assert found.of_train_rows == 900
+
+
+def test_equal_features_of_all_rows_are_named():
+    view = View(kind="statistics", name="s", train=np.ones((6, 3)), test=np.ones((2, 3)))
+    with pytest.raises(ValueError, match="features are the same in all training rows"):
+        list_candidates([view], 2)

@@ -218,3 +218,13 @@ def test_moments_of_numbers():
 def test_a_reader_can_be_made_without_looking_at_values():
     reader = TargetEncoder("labels", ("a", "b"), "y", Field("other", names=("a", "b")))
     assert reader([1], "t").tolist() == [0, 1]
+
+
+def test_many_whole_numbers_of_few_rows_may_be_a_quantity():
+    values = [float(n) for n in range(40)] * 3
+    hint = "If these numbers are a quantity, learn it with --target number."
+    assert found(values, NUMBER)[1][1:] == (hint,)
+    assert found(values * 4, NUMBER)[1][1:] == ()
+    assert found(values, NUMBER, kind="class")[1][1:] == ()
+    assert found([f"c{n}" for n in values], STRING)[1][1:] == ()
+    assert found(values, NUMBER, names=("1", "2"))[1][1:] == ()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import perceivers as pv
+from perceivers.checks.labels import count_classes
 from perceivers.data.base import DataConfig
 from perceivers.data.sources.folds import stratified_folds
 from perceivers.data.sources.identity import SavedSplits
@@ -156,6 +157,17 @@ def test_a_run_has_as_many_folds_as_there_are(tmp_path):
     assert run.recipe.training.folds == len(run.data.folds) == 6
     assert "9 folds were requested, and there are not more groups." in run.data.notes[-1]
     assert resolve(table, overrides={**TABLE, "folds": 1}).data.folds == ()
+
+
+def test_classes_are_counted_over_all_folds(tmp_path):
+    run = resolve(str(write_table(tmp_path)), overrides={**TABLE, "folds": 6})
+    assert count_classes(run.data) == {"train": {"a": 6, "b": 6}}
+
+
+def test_rows_without_folds_are_refused_with_a_way_out(tmp_path):
+    table = str(write_table(tmp_path, rows=2))
+    with pytest.raises(ValueError, match="Give more data, or --folds 1 for a single model"):
+        resolve(table, overrides={**TABLE, "folds": 2})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ import torch
 
 from perceivers.runs.report import curve_points, write_report
 from perceivers.runs.sentences import overfitting_sentence
-from perceivers.runs.summary import RunSummary, command_line, meter_results, read_summary
+from perceivers.runs.summary import (
+    MemberSummary,
+    RunSummary,
+    command_line,
+    meter_results,
+    read_summary,
+)
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
 
 
@@ -248,3 +254,11 @@ def test_names_of_bad_rows_that_are_not_utf8_are_kept(tmp_path):
     assert "caf\\\\xe9.png: damaged" in (tmp_path / "report.md").read_text()
     found = read_summary(tmp_path)
     assert [tuple(row) for row in found.bad] == bad
+
+
+def test_members_are_numbered_as_in_the_terminal(tmp_path):
+    members = [MemberSummary(rows=4, step=9, steps=9, seconds=1.0, value=0.5, loss=1.0)]
+    write_report(tmp_path, facts(members=members, epochs=1.0))
+    text = (tmp_path / "report.md").read_text()
+    assert "| 1 | 4 | 50.0 % | 1.0000 | 9 | 9 | 1 s |" in text
+    assert "| trained | 1,000 steps, 1 epoch |" in text

@@ -55,13 +55,19 @@ class Chosen:
 
 
 def list_candidates(views: Sequence[View], num_outputs: int) -> list[Candidate]:
-    """Return the candidates for some views, the one that is chosen in doubt first."""
+    """Return the candidates for some views, the one that is chosen in doubt first.
+
+    Raises:
+        ValueError: If no feature distinguishes the rows.
+    """
     kinds = {one.kind for one in views}
     rows = views[0].train.shape[0]
     name = _joined(
         one.name for one in views if kinds != {"kernels", "statistics"} or one.kind == "kernels"
     )
     train, test = _linear(views)
+    if not train.shape[1]:
+        raise ValueError("its features are the same in all training rows.")
     settings: list[tuple[str, float]] = [
         ("linear:1", 1.0),
         ("linear:0.1", 1.0),

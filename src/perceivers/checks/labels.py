@@ -22,7 +22,10 @@ _SHOWN = 8  # names in a message
 
 
 def count_classes(source: DatasetBundle) -> dict[str, dict[str, int]]:
-    """Return the number of rows of each class in each split; empty if the target is no class."""
+    """Return the number of rows of each class in each split; empty if the target is no class.
+
+    With folds, train is all of their rows, and validation is left out.
+    """
     if source.target is None or source.target_kind not in ("class", "labels") or source.streams:
         return {}
     found: dict[str, dict[str, int]] = {}
@@ -34,6 +37,9 @@ def count_classes(source: DatasetBundle) -> dict[str, dict[str, int]]:
         else:
             counts = targets[is_known(targets)].sum(axis=0).astype(int).tolist()
         found[split] = dict(zip(source.label_names, counts, strict=True))
+    if source.folds:  # splits are those of the first fold
+        held = found.pop("validation")
+        found["train"] = {name: count + held[name] for name, count in found["train"].items()}
     return found
 
 

@@ -223,7 +223,6 @@ def choose_recipe(
     while batch > _SMALLEST_BATCH and batch * _STEPS > (num_rows(source) or batch * _STEPS):
         batch //= 2
     if batch < chosen.training.batch_size:
-        sentence += f" Steps of {batch} samples, as there are few (--batch-size)."
         chosen = replace(chosen, training=replace(chosen.training, batch_size=batch))
     return chosen, sentence
 

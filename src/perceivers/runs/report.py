@@ -95,12 +95,13 @@ def table_rows(summary: RunSummary) -> list[tuple[str, str]]:
     beside = (
         "" if found is None else f"{metric_text(found.metric, found.value)}, {found.describe()}"
     )
+    plural = "" if summary.epochs == 1 else "s"
     rows = [
         (f"simple baseline {summary.main_metric}", beside),
         ("weights saved", _saved_weights(summary)),
         ("recipe", summary.name),
         ("parameters", f"{summary.num_parameters:,}"),
-        ("trained", f"{summary.steps:,} steps, {summary.epochs:.4g} epochs"),
+        ("trained", f"{counted(summary.steps, 'step')}, {summary.epochs:.4g} epoch{plural}"),
         ("time", readable_duration(summary.seconds)),
         ("device", summary.device),
         ("step", summary.batch),
@@ -134,7 +135,7 @@ def member_cells(summary: RunSummary) -> list[list[str]]:
             f"{one.steps:,}",
             readable_duration(one.seconds),
         ]
-        for index, one in enumerate(summary.members)
+        for index, one in enumerate(summary.members, start=1)
     ]
 
 

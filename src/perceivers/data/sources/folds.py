@@ -38,7 +38,7 @@ def stratified_folds(
         what = "rows" if groups is None else "groups"
         raise ValueError(
             f"Expected at least two {what} whose classes other {what} have, too, to divide them into folds; got "
-            f"{len(free)} of {len(members)}. Leave --folds out, or give more data."
+            f"{len(free)} of {len(members)}. Give more data, or --folds 1 for a single model."
         )
     order = sorted(free, key=str) if groups is not None else free
     random.Random(seed).shuffle(order)

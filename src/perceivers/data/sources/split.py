@@ -196,10 +196,12 @@ def _folds_note(
     """Return a sentence on the folds, and on what is left out of them."""
     rows, held = len(source.splits["train"]), sum(map(len, folds))
     sizes = sorted({len(fold) for fold in folds})
-    each = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    each = counted(sizes[-1], "row")
+    if len(sizes) > 1:
+        each = f"{sizes[0]:,} to {each}"
     text = (
         f"{len(folds)} folds of the {rows:,} rows of train, {how} (seed {config.split_seed}): each member of the "
-        f"ensemble is trained without the {each} rows of one fold and validated on them."
+        f"ensemble is trained without the {each} of one fold and validated on them."
     )
     if len(folds) < wanted:
         text += f" {wanted} folds were requested, and there are not more {'groups' if config.group else 'rows'}."
@@ -207,7 +209,7 @@ def _folds_note(
         what = "group" if config.group else "row"
         count = counted(rows - held, "row")
         text += (
-            f" {count} of classes with a single {what} are in no fold: every member learns them."
+            f" {count} of classes with a single {what}: in no fold, and learned by every member."
         )
     if "validation" in source.splits:
         text += " The given validation split is not used; `perceivers evaluate --split validation` measures on it."
@@ -278,7 +280,9 @@ def _folds_as_before(
             "these are other data. Expected the data of the run, perhaps with rows added or removed."
         )
     held = sum(map(len, folds))
-    note = f"{saved.folds} folds of {counted(held, 'row')} of {len(rows):,}: those of the run."
+    note = (
+        f"The {saved.folds} folds of the run: {held:,} of the {counted(len(rows), 'row')} of train."
+    )
     known = [replace(row, split=split) for row, split in zip(rows, splits, strict=True) if split]
     found = _with_folds(source, folds, [n for n, split in enumerate(splits) if split], note)
     return replace(found, identities=known, new_rows=splits.count(None))

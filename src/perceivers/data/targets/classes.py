@@ -10,6 +10,7 @@ from perceivers.wording import counted
 
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FEW_NUMBERS = 20  # distinct fractions that may be grades instead of a quantity
+_ROWS_OF_CLASS = 10  # on average, below which many whole numbers may be a quantity
 _MANY_ROWS = 20  # rows from which a class for every second row is taken for a mistake
 _SHOWN = 20  # names in a message
 
@@ -91,6 +92,15 @@ def quantity(values: Sequence[Any], field: Field) -> str | None:
     if not fractions or len(known) <= min(_FEW_NUMBERS, len(values) / 2):
         return None
     return f"{len(known)} different numbers with fractions, such as {fractions[0]:g}"
+
+
+def quantity_hint(values: Sequence[Any], names: Sequence[str]) -> str:
+    """Return a sentence on `--target number` if the classes are many different numbers, else nothing."""
+    if len(names) <= _FEW_NUMBERS or len(values) >= _ROWS_OF_CLASS * len(names):
+        return ""
+    if any(isinstance(value, str) for value in values if value is not None):
+        return ""
+    return "If these numbers are a quantity, learn it with --target number."
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

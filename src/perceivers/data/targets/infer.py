@@ -17,6 +17,7 @@ from perceivers.data.targets.classes import (
     describe_classes,
     label_name,
     quantity,
+    quantity_hint,
     sort_names,
 )
 from perceivers.wording import counted
@@ -179,7 +180,10 @@ def find_targets(
                 f"{label} holds lists: expected one class a row. Several labels a row are --target labels."
             )
         classes = class_names(values, field, label) if known is None else known
-        return TargetEncoder("class", classes, column, field), (describe_classes(classes),)
+        is_guess = kind == "auto" and known is None and not field.names
+        hint = quantity_hint(values, classes) if is_guess else ""
+        notes = tuple(note for note in (describe_classes(classes), hint) if note)
+        return TargetEncoder("class", classes, column, field), notes
     if chosen == "labels":
         return _find_labels(values, field, column, known, label)
     hint = ""
