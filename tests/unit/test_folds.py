@@ -238,3 +238,13 @@ def test_lines_of_the_log_are_averaged():
 
 def test_folds_are_a_field_of_the_recipe():
     assert pv.get_recipe("images").training.folds is None
+
+
+def test_some_hundred_rows_hold_out_a_hundred_instead_of_folds(bundle, monkeypatch):
+    monkeypatch.setattr(rule, "FEW_ROWS", 5)
+    monkeypatch.setattr(rule, "LARGEST_SHARE", 0.5)
+    recipe, sentence = rule.with_folds(get_recipe("images"), bundle, {})
+    rows = len(bundle.splits["train"])
+    assert recipe.training.folds is None
+    assert recipe.data.validation_fraction == 5 / rows
+    assert sentence.startswith("Validation: 5 rows instead of ")
