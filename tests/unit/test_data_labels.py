@@ -5,11 +5,12 @@ from perceivers.data.tables.table import ColumnTable, Field
 from perceivers.data.targets.classes import (
     class_names,
     describe_classes,
+    is_count,
     label_name,
     quantity,
 )
 from perceivers.data.targets.encode import LabelledSplit
-from perceivers.data.targets.infer import TargetEncoder
+from perceivers.data.targets.infer import TargetEncoder, find_targets
 
 NUMBER = Field("number")
 NAMED = Field("number", names=("ant", "bee"))
@@ -133,3 +134,29 @@ def test_quantities_are_seen():
     assert quantity([n + 0.5 for n in range(9)], NUMBER) == (
         "9 different numbers with fractions, such as 0.5"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([25 + (7 * n) % 321 for n in range(200)] + [25, 31, 32] * 20, True),
+        (list(range(0, 500, 2)), False),  # identifiers: every row another
+        ([n % 100 for n in range(400)], False),  # codes without gaps
+        ([7 * (n % 30) for n in range(900)], False),  # many rows each
+        ([1, 5, 9] * 10, False),
+        ([7 * (n % 150) + 0.5 for n in range(300)], False),
+        ([str(7 * (n % 150)) for n in range(300)], False),
+    ],
+)
+def test_whole_numbers_with_gaps_and_few_rows_each_are_a_quantity(values, expected):
+    assert is_count(values, NUMBER) is expected
+    assert not is_count([*values, True], NUMBER)
+    assert not is_count(values, NAMED)
+
+
+def test_a_target_of_whole_numbers_says_how_to_learn_classes():
+    values = [float(25 + (7 * n) % 321) for n in range(200)] + [25.0, 31.0, 32.0] * 100
+    encoder, (note,) = find_targets(values, NUMBER, "target", table="train.csv")
+    assert encoder.kind == "number"
+    assert note.endswith("If they are codes of classes, say --target class.")
+    assert find_targets(values, NUMBER, "target", table="t", kind="class")[0].kind == "class"

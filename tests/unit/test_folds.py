@@ -240,11 +240,12 @@ def test_folds_are_a_field_of_the_recipe():
     assert pv.get_recipe("images").training.folds is None
 
 
-def test_some_hundred_rows_hold_out_a_hundred_instead_of_folds(bundle, monkeypatch):
-    monkeypatch.setattr(rule, "FEW_ROWS", 5)
+def test_some_hundred_rows_hold_out_a_hundred_instead_of_folds(tmp_path, monkeypatch):
+    monkeypatch.setattr(rule, "FEW_ROWS", 4)
     monkeypatch.setattr(rule, "LARGEST_SHARE", 0.5)
-    recipe, sentence = rule.with_folds(get_recipe("images"), bundle, {})
-    rows = len(bundle.splits["train"])
-    assert recipe.training.folds is None
-    assert recipe.data.validation_fraction == 5 / rows
-    assert sentence.startswith("Validation: 5 rows instead of ")
+    table = str(write_table(tmp_path))
+    rows = len(open_data(table, CONFIG).splits["train"])
+    run = resolve(table, overrides=TABLE)
+    assert run.recipe.training.folds is None
+    assert run.recipe.data.validation_fraction == 4 / rows
+    assert "Validation: 4 rows instead of " in " ".join(run.data.notes)

@@ -14,5 +14,7 @@ def count_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> float:
     if seen is None:
         return momentum
     seen.add_(1)
-    # The count is not read where a graph is compiled, which that would divide.
-    return momentum if torch.compiler.is_compiling() else max(momentum, 1 / int(seen))
+    # The count has no value in a graph that is compiled, and on devices without data.
+    if torch.compiler.is_compiling() or seen.is_meta or type(seen) is not torch.Tensor:
+        return momentum
+    return max(momentum, 1 / int(seen))

@@ -10,7 +10,7 @@ from perceivers.wording import counted
 
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FEW_NUMBERS = 20  # distinct fractions that may be grades instead of a quantity
-_ROWS_OF_CLASS = 10  # on average, below which many whole numbers may be a quantity
+_ROWS_OF_A_CLASS = 10  # on average, from which whole numbers are codes of classes
 _MANY_ROWS = 20  # rows from which a class for every second row is taken for a mistake
 _SHOWN = 20  # names in a message
 
@@ -96,11 +96,33 @@ def quantity(values: Sequence[Any], field: Field) -> str | None:
 
 def quantity_hint(values: Sequence[Any], names: Sequence[str]) -> str:
     """Return a sentence on `--target number` if the classes are many different numbers, else nothing."""
-    if len(names) <= _FEW_NUMBERS or len(values) >= _ROWS_OF_CLASS * len(names):
+    if len(names) <= _FEW_NUMBERS or len(values) >= _ROWS_OF_A_CLASS * len(names):
         return ""
     if any(isinstance(value, str) for value in values if value is not None):
         return ""
     return "If these numbers are a quantity, learn it with --target number."
+
+
+def is_count(values: Sequence[Any], field: Field) -> bool:
+    """Return whether whole numbers are rather a quantity than codes of classes or identifiers.
+
+    Codes of classes follow each other or occur in many rows, and identifiers differ in nearly all rows.
+    """
+    filled = [
+        value
+        for value in values
+        if value is not None and not (isinstance(value, str) and not value)
+    ]
+    are_numbers = all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in filled
+    )
+    if field.names or not are_numbers:
+        return False
+    known = {float(value) for value in filled}
+    if not all(value.is_integer() for value in known) or len(known) <= _FEW_NUMBERS:
+        return False
+    has_gaps = len(known) < 0.9 * (max(known) - min(known) + 1)
+    return has_gaps and len(filled) / _ROWS_OF_A_CLASS < len(known) < 0.95 * len(filled)
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

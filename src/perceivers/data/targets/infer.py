@@ -15,6 +15,7 @@ from perceivers.data.targets.classes import (
     INTEGER,
     class_names,
     describe_classes,
+    is_count,
     label_name,
     quantity,
     quantity_hint,
@@ -165,7 +166,8 @@ def find_targets(
         column: Name of the column.
         table: Name of the table, for messages.
         kind: Kind of the targets. `auto`: lists of names, or of indices of different number, are labels, and so are
-            lists of 0 and 1 that cannot be indices; other lists and numbers with fractions are quantities.
+            lists of 0 and 1 that cannot be indices; other lists, numbers with fractions and whole numbers with gaps
+            and few rows each are quantities.
         names: Classes, labels or numbers of a trained model. By default those of the values.
 
     Raises:
@@ -190,6 +192,8 @@ def find_targets(
     first = next((value for value in values if _is_list(value)), ())
     if kind == "auto" and len(first) and all(float(number).is_integer() for number in first):
         hint = " If they are indices of labels, say --target labels."
+    elif kind == "auto" and is_count(values, field):
+        hint = " If they are codes of classes, say --target class."
     return _find_numbers(values, field, column, known, label, hint)
 
 
@@ -225,7 +229,10 @@ def _kind_of(
 ) -> TargetKind:
     lists = [value for value in values if _is_list(value)]
     if not lists:
-        return "number" if known is None and quantity(values, field) is not None else "class"
+        is_number = known is None and (
+            quantity(values, field) is not None or is_count(values, field)
+        )
+        return "number" if is_number else "class"
     looked_at = lists[:: max(1, len(lists) // _LOOKED_AT)]
     cells = [cell for value in looked_at for cell in np.asarray(value, dtype=object).reshape(-1)]
     if any(isinstance(cell, str) for cell in cells) or _is_multi_hot(lists):
