@@ -43,7 +43,10 @@ def test_tensors_on_two_meshes_are_refused():
     class Mesh:
         ndim = 1
 
-    like = [torch.ones(1), torch.ones(1)]
+    class Sharded(torch.Tensor):
+        pass
+
+    like = [torch.ones(1).as_subclass(Sharded), torch.ones(1).as_subclass(Sharded)]
     for tensor in like:
         tensor.device_mesh = Mesh()
     with pytest.raises(ValueError, match="sharded over one line of devices"):

@@ -50,7 +50,7 @@ def test_a_recipe_is_a_function_of_a_module(monkeypatch):
     Path("my_recipes.py").write_text(FUNCTIONS)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert find_recipe("my_recipes:mine").name == "mine"
-    assert find_recipe("my_recipes:mine", size="base").encoder.num_latents == 256
+    assert find_recipe("my_recipes:mine", size="base").encoder.num_latents == 64
     with pytest.raises(ValueError, match="Expected 'my_recipes:wrong' to return a Recipe, got str"):
         find_recipe("my_recipes:wrong")
     with pytest.raises(ValueError, match="has no attribute 'nothing'"):

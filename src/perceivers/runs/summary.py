@@ -189,7 +189,7 @@ def read_summary(folder: Path) -> RunSummary | None:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         tasks = {name: TaskSummary(**_filled(part)) for name, part in content.pop("tasks").items()}
         content["bad"] = [(name, reason) for name, reason in content["bad"]]
-        content["members"] = [MemberSummary(**one) for one in content.get("members", [])]
+        content["members"] = tuple(MemberSummary(**one) for one in content.get("members", []))
         content["baseline"] = (found := content.get("baseline")) and BaselineResult(**found)
         return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
