@@ -177,11 +177,12 @@ def test_a_run_is_resumed_within_a_fold(run, birds, tmp_path, monkeypatch):
     check_same_weights(tmp_path / "run", run.folder)
 
 
-def test_an_ended_run_is_only_reported_again(run, birds, tmp_path):
+def test_an_ended_run_is_only_reported_again(run, birds, tmp_path, capsys):
     shutil.copytree(run.folder, tmp_path / "run")
     again = fit(birds, tmp_path / "run", resume=True, max_epochs=5)
     assert again.metrics == run.metrics
     assert "had ended already" in (tmp_path / "run/report.md").read_text()
+    assert "had ended already" in capsys.readouterr().out
 
 
 def test_the_time_is_divided(birds, tmp_path):
@@ -215,6 +216,7 @@ def test_a_new_run_starts_from_the_members(run, birds, tmp_path):
     made = fit(birds, tmp_path / "run", init_from=run.folder)
     text = (made.folder / "report.md").read_text()
     assert "Began from the weights of member 2 of" in text
+    assert "If that run learned these rows, the result out of fold is too good" in text
     assert json.loads((made.folder / "init.json").read_text())["from"] == str(run.folder)
 
 

@@ -82,6 +82,13 @@ def train_folds(
             f"The run in {folder} had ended already; only its report is written again. Ended members are not trained "
             f"longer: a new run with --init-from {folder} starts from their weights."
         )
+        print_message(lines[-1])
+    if start := init_from or _known_start(folder):
+        lines.append(
+            f"The members began from the weights of {start}. If that run learned these rows, the result out of fold "
+            "is too good: its members know rows that are held out here."
+        )
+        print_message(lines[-1])
     summary = _finish(run, folder, payloads, data, lines)
     return Run(
         folder=folder,
