@@ -3,7 +3,7 @@ import pytest
 from perceivers.data.base import DataConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.recipes import get_recipe
-from perceivers.recipes.overrides import override, override_data
+from perceivers.recipes.overrides import FlagWords, override, override_data
 
 
 def test_fields_are_named_with_dots_or_as_flags_are():
@@ -13,6 +13,12 @@ def test_fields_are_named_with_dots_or_as_flags_are():
     assert recipe.data.label == "species"
     assert recipe.optim.lr == 1e-3
     assert recipe.inputs["image"].size == (4, 6)
+
+
+@pytest.mark.parametrize(("words", "stride"), [(["2"], 2), (["2", "1"], (2, 1))])
+def test_a_number_or_a_pair_is_given_as_words(words, stride):
+    changes = {"inputs.image.stem.stride": FlagWords(words)}
+    assert override(get_recipe("images"), changes).inputs["image"].stem.stride == stride
 
 
 def test_nothing_changed_is_the_same_recipe():

@@ -157,8 +157,10 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
             msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
             raise FieldValueError(key, msg)
         return name, {item.strip(): value.strip() for item, _, value in pairs}
-    is_literal = len(words) == 1 and any(words[0] in get_args(kind) for kind in kinds)
-    if any(get_origin(kind) is tuple for kind in kinds) and not is_literal:
+    is_single = len(words) == 1 and any(
+        words[0] in get_args(kind) or (kind is int and words[0].isdecimal()) for kind in kinds
+    )
+    if any(get_origin(kind) is tuple for kind in kinds) and not is_single:
         return name, list(words)
     if len(words) > 1:
         raise FieldValueError(key, f"expected one value, got {' '.join(words)}.")
