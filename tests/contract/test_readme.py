@@ -76,7 +76,8 @@ def test_command_and_its_flags_exist(page, line):
 def test_flags_in_prose_exist(page):
     if page.name in ("CHANGELOG.md", "CONTRIBUTING.md") or page.parent.name == "extending":
         return  # they name flags that are gone, or of plugins
-    known = {*ALWAYS, "--only", "--list", "--smoke"}  # the last three are of the benchmarks
+    of_benchmarks = ("--only", "--list", "--smoke", "--threads", "--seconds")
+    known = {*ALWAYS, *of_benchmarks}
     shown = "".join(help_of(command) for command in COMMANDS)
     for code in re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text())):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]", code):

@@ -33,19 +33,19 @@ KINDS: dict[str, tuple[tuple[str, ...], list[Bad], Callable[[Path], Path], tuple
         ("audio",),
         AUDIO,
         made.make_audio,
-        ("--inputs.audio.stem-channels", "4", "8"),
+        made.stem_flags("audio"),
     ),
     "video": (
         ("video",),
         VIDEO,
         lambda folder: made.make_videos(folder, audio=False),
-        ("--inputs.video.stem-channels", "4", "8"),
+        made.stem_flags("video"),
     ),
     "points": (
         ("points",),
         POINTS,
         made.make_meshes,
-        ("--inputs.points.mlp-channels", "8", "8"),
+        ("--inputs.points.stem-channels", "8", "8"),
     ),
     "text": (("text",), TEXT, made.make_texts, ("--inputs.text.units.word-channels", "8")),
     "series": (

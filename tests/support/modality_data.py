@@ -269,31 +269,45 @@ class Case:
     samples: int = 1  # in `file`
     measured: int = 6  # in the test split
     metric: str = "accuracy"
+    num_steps: int = 0  # of a series, whose maps are of time steps instead of elements
 
 
 # Strides and counts are stated, so that the elements can be told by hand, whatever suits real data best.
-AUDIO_FLAGS = ("--inputs.audio.stem-channels", "4", "8", "--inputs.audio.stride", "2", "2")
-VIDEO_FLAGS = (
-    *("--inputs.video.stem-channels", "4", "8", "--inputs.video.stride", "2"),
-    *("--inputs.video.frame-step", "2"),
+def stem_flags(name: str) -> tuple[str, ...]:
+    """Return flags of a residual stem of two levels of few channels: a stride of 2 and a pool of 2."""
+    levels = {"channels": ("4", "8"), "blocks": ("0", "1"), "pools": ("1", "2"), "stride": ("2",)}
+    return tuple(
+        word
+        for field, values in levels.items()
+        for word in (f"--inputs.{name}.stem.{field}", *values)
+    )
+
+
+AUDIO_FLAGS = stem_flags("audio")
+VIDEO_FLAGS = (*stem_flags("video"), "--inputs.video.frame-step", "2")
+POINTS_FLAGS = (
+    *("--inputs.points.stem-channels", "8", "8", "--inputs.points.num-neighbors", "4"),
+    "--preprocess.points.num-points",
 )
-POINTS_FLAGS = ("--inputs.points.mlp-channels", "8", "8", "--preprocess.points.num-points")
 TEXT_FLAGS = ("--inputs.text.stride", "8", "--inputs.text.units.word-channels", "8")
-SERIES_FLAGS = ("--inputs.series.stem-channels", "4", "8", "--inputs.series.stride", "2")
+SERIES_FLAGS = (
+    *("--inputs.series.channels", "8", "--inputs.series.stem-channels", "4", "8"),
+    *("--inputs.series.thresholds", "1", "--inputs.series.groups", "4"),
+)
 RAW_AUDIO_FLAGS = ("--inputs.audio.stem-channels", "4", "4", "8", "--inputs.audio.stride", "4")
 
 CASES = {
-    # 0.25 s become 0.3 s: 30 frames of 64 bands, and a stem of two strides of 2.
+    # 0.25 s become 0.3 s: 30 frames of 64 bands, and a stem with a stride and a pool of 2.
     "audio": Case(make_audio, "test/low/low6.wav", 8 * 16, AUDIO_FLAGS),
     # 1200 samples, and three strides of 4: 300, 75, 19.
     "audio_raw": Case(
         make_audio, "test/low/low6.wav", 19, ("--recipe", "audio_raw", *RAW_AUDIO_FLAGS)
     ),
-    # 8 frames of 16 x 24, a stem of two strides of 2, and two frames in an element.
+    # 8 frames of 16 x 24, a stem with a stride and a pool of 2, and two frames in an element.
     "video": Case(
         lambda folder: make_videos(folder, audio=False), "test/low/low6.mp4", 4 * 4 * 6, VIDEO_FLAGS
     ),
-    # The same, and the sound of the 0.8 s that its frames last: 80 frames of 64 bands, strides of 2.
+    # The same, and the sound of the 0.8 s that its frames last: 80 frames of 64 bands, the same stem.
     "audio_video": Case(
         lambda folder: make_videos(folder, audio=True),
         "test/low/low6.mp4",
@@ -304,9 +318,11 @@ CASES = {
     "clouds": Case(make_point_table, "test.npz", 20, (*POINTS_FLAGS, "20"), samples=6),
     # At most 64 bytes, and 8 in an element.
     "text": Case(make_texts, "test/low/low6.txt", 8, TEXT_FLAGS),
-    # 30 steps, and two strides of 2.
-    "recordings": Case(make_series, "test/low/low6.csv", 8, SERIES_FLAGS),
-    "series_table": Case(make_series_table, "test.parquet", 5, SERIES_FLAGS, samples=6),
+    # Values and differences at dilations 1 and 2, four groups of kernels each, and cells of 8 of 30 or 20 steps.
+    "recordings": Case(make_series, "test/low/low6.csv", 2 * 2 * 4 + 4, SERIES_FLAGS, num_steps=32),
+    "series_table": Case(
+        make_series_table, "test.parquet", 2 * 2 * 4 + 3, SERIES_FLAGS, samples=6, num_steps=20
+    ),
     "arrays": Case(make_arrays, "test/low/low6.npz", 12, ("--inputs.array.project-channels", "8")),
     "table": Case(table, "", 2, (*TABLE_FLAGS, "--label", "label"), samples=40, measured=8),
     "several_labels": Case(
@@ -321,12 +337,12 @@ CASES = {
     "numbers": Case(
         table, "", 2, (*TABLE_FLAGS, "--label", "price"), samples=40, measured=8, metric="rmse"
     ),
-    # A picture of 10 x 10 after a stride of 2 and a pool of 2, the sound above, 20 steps of a series.
+    # A picture of 10 x 10 after a stride of 2 and a pool of 2, the sound and the 20 steps above.
     "mixed": Case(
         make_mixed,
         "test.parquet",
-        9 + 128 + 5,
-        ("--inputs.image.stem-channels", "8", *AUDIO_FLAGS, *SERIES_FLAGS),
+        9 + 128 + 19,
+        (*stem_flags("image"), *AUDIO_FLAGS, *SERIES_FLAGS),
         samples=6,
     ),
 }
