@@ -18,7 +18,6 @@ from perceivers.recipes.files import read_run_recipe
 from perceivers.report.publish import model_card
 from perceivers.runs.record import read_run
 from perceivers.tasks.base import stack_outputs
-from perceivers.training import fit as fit_module
 from perceivers.training import folds as folds_module
 from perceivers.training import views as views_module
 from support import modality_data as made
@@ -227,8 +226,7 @@ def flipping(birds, out, **changes):
 
 @pytest.mark.parametrize("folds", [1, 3])
 def test_mirrored_images_are_averaged_where_that_is_better(folds, birds, tmp_path, monkeypatch):
-    for module in (fit_module, folds_module):
-        monkeypatch.setattr(module, "is_better", lambda *_: True)
+    monkeypatch.setattr(views_module, "is_better", lambda *_: True)
     run = flipping(birds, tmp_path / "run", folds=folds)
     saved = load(run.folder)
     assert saved.config.mirrored == ("image",)
@@ -254,7 +252,6 @@ def test_mirrored_images_are_averaged_where_that_is_better(folds, birds, tmp_pat
 
 
 def test_mirrored_images_are_left_out_where_they_are_worse(birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module, "is_better", lambda *_: False)
     monkeypatch.setattr(views_module, "is_better", lambda *_: False)
     run = flipping(birds, tmp_path / "run")
     assert load(run.folder).config.mirrored == ()

@@ -361,6 +361,11 @@ def test_reading_ends_when_its_time_is_over(monkeypatch):
 
 
 def test_equal_features_of_all_rows_are_named():
-    view = View(kind="statistics", name="s", train=np.ones((6, 3)), test=np.ones((2, 3)))
+    view = View(
+        kind="statistics",
+        name="s",
+        train=np.ones((6, 3), np.float32),
+        test=np.ones((2, 3), np.float32),
+    )
     with pytest.raises(ValueError, match="features are the same in all training rows"):
         list_candidates([view], 2)

@@ -374,9 +374,9 @@ class BankSeriesInput(nn.Module):
         cells, there = self.stem(x[..., : self.values], mask)
         where = self._cell_positions(x, mask, cells.shape[1])
         if where.ndim == 3:
-            positions = positions.expand(len(x), -1, -1)
+            positions = positions.expand(x.shape[0], -1, -1)
         if real is None and there is not None:
-            real = there.new_ones(len(x), self.num_statistics)
+            real = there.new_ones(x.shape[0], self.num_statistics)
         if real is not None:
             there = real.new_ones(cells.shape[:2]) if there is None else there
             real = torch.cat([real, there], dim=1)

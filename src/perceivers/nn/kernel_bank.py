@@ -118,7 +118,7 @@ class KernelBank(nn.Module):
         self, x: Float[Tensor, "B L C"], mask: Bool[Tensor, "B L"] | None
     ) -> tuple[Float[Tensor, "B E G F"], Bool[Tensor, "B E"] | None]:
         # Subclasses are tensors without data, of which memory and operations are computed.
-        measures = self.training and self._seen < _BATCHES and type(x) is Tensor
+        measures = self.training and self._seen < _BATCHES and type(x) is Tensor and not x.is_meta
         found, real = list[Tensor](), list[Tensor]()
         for number, (first, rest, there) in enumerate(self.responses(x, mask)):
             if measures and self._seen < _THRESHOLD_BATCHES:

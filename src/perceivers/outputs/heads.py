@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import dropout, linear
 
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.running_statistics import count_batch
@@ -29,12 +29,15 @@ class MeanPoolConfig:
             and projected, a direct path from the stem to the outputs. Empty: only the latents, as in the papers.
         standardize_pools: Standardize pooled elements by a batch norm. Without it, elements of few real parts (a text
             of unknown words) weigh less.
+        latent_dropout: Share of the samples whose latents are left out of the outputs in training, so that the pools
+            learn by themselves as much as they can. For pools only.
     """
 
     kind: Literal["mean_pool"] = "mean_pool"
     num_outputs: int | None = 1000
     element_pools: tuple[Literal["mean", "max"], ...] = ()
     standardize_pools: bool = True
+    latent_dropout: float = 0.0
 
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
         """Return the same head with the size that a task needs, of `task.output_parts()`.
@@ -156,6 +159,9 @@ class MeanPool(nn.Module):
         outputs = self.to_logits(latents.mean(dim=1))
         if not self.element_pools:
             return outputs
+        if self.training and self.config.latent_dropout:
+            kept = dropout(torch.ones_like(outputs[:, :1]), self.config.latent_dropout)
+            outputs = self.to_logits.bias + (outputs - self.to_logits.bias) * kept
         if not contents:
             raise ValueError(
                 "Expected the inputs beside the latents, since the head pools elements of "

@@ -186,6 +186,11 @@ def plan_warm_start(
     )
     if plan.taken >= _FEWEST * plan.total:
         return plan
+    raise ValueError(_misfit(plan))
+
+
+def _misfit(plan: WarmStart) -> str:
+    """Return the message on weights of which too few fit."""
     differing = [name for name, why in plan.fresh.items() if why == _OTHER_SHAPE]
     example = ""
     if differing:
@@ -193,7 +198,7 @@ def plan_warm_start(
         example = (
             f", such as {name}: {_text(plan.theirs[name])} there, {_text(plan.shapes[name])} here"
         )
-    raise ValueError(
+    return (
         f"The weights of {plan.source} do not fit the model of this recipe: {plan.taken:,} of its {plan.total:,} could "
         f"be taken over, {len(plan.left)} arrays are not in this model and {len(differing)} have another shape"
         f"{example}. Expected a run whose encoder has the same widths (`perceivers info RUN` prints them); or leave "

@@ -60,7 +60,7 @@ from perceivers.training.dataloaders import ProcessInfo, step_text
 from perceivers.training.finetune import WarmStart, plan_warm_start
 from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
-from perceivers.training.views import is_better, measure_views, mirrored_modalities, views_sentence
+from perceivers.training.views import choose_views, measure_views
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -396,15 +396,13 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
             read_metrics(callback.folder / METRICS_FILE), parts.module.task.score_name
         )
     )
-    trained_task, metrics = parts.module.task, best["metrics"]
-    meter, mirrored = trained_task.meter(), tuple[str, ...]()
+    meter = parts.module.task.meter()
     if "meter" in best:  # the checkpoint of an earlier version has none
         meter.merge([best["meter"]])
-    if (views := measure_views(parts, run, best)) is not None:
-        found = views.compute()
-        parts.note(views_sentence(trained_task, found, metrics))
-        if is_better(trained_task, found, metrics):
-            meter, metrics, mirrored = views, found, mirrored_modalities(run)
+    views = measure_views(parts, run, best)
+    meter, metrics, mirrored = choose_views(
+        run, parts.module.task, (meter, best["metrics"]), views, parts.note
+    )
     results, task = validation_results(parts.module.task, meter, parts.note)
     settings: Any = {"task": task, "columns": saved_columns(run, data), "mirrored": mirrored}
     hub.save(callback.folder, model, preprocess=run.preprocess, **settings)

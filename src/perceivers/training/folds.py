@@ -42,7 +42,7 @@ from perceivers.training.fit import (
     validation_results,
 )
 from perceivers.training.optim import parse_duration
-from perceivers.training.views import is_better, measure_views, mirrored_modalities, views_sentence
+from perceivers.training.views import choose_views, measure_views
 from perceivers.wording import counted
 
 if TYPE_CHECKING:
@@ -253,15 +253,11 @@ def _out_of_fold(
     meter = task.meter()
     meter.merge([payload["meter"] for payload in payloads])
     metrics = meter.compute()
-    if any(payload["views"] is None for payload in payloads):
-        return meter, metrics, ()
-    views = task.meter()
-    views.merge([payload["views"] for payload in payloads])
-    found = views.compute()
-    note(views_sentence(task, found, metrics))
-    if is_better(task, found, metrics):
-        return views, found, mirrored_modalities(run)
-    return meter, metrics, ()
+    views = None
+    if all(payload["views"] is not None for payload in payloads):
+        views = task.meter()
+        views.merge([payload["views"] for payload in payloads])
+    return choose_views(run, task, (meter, metrics), views, note)
 
 
 def _member_summary(payload: Payload, metric: str) -> MemberSummary:

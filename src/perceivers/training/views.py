@@ -1,12 +1,11 @@
 """Test-time augmentation: whether predictions that are averaged over mirrored samples are better in validation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.tasks.base import Meter, Task, metric_text
 from perceivers.training import distributed
-from perceivers.training.callback import validate
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -42,8 +41,37 @@ def measure_views(
         return None
     module.model.load_state_dict(best["model"])
     module.drop_average()
+    from perceivers.training.callback import validate  # Lightning, which takes seconds to load
+
     views = {name: run.preprocess[name].mirrored for name in names}
     return validate(module, parts.validation, views=views)
+
+
+def choose_views(
+    run: ResolvedRun,
+    task: Task,
+    plain: tuple[Meter, Mapping[str, float]],
+    views: Meter | None,
+    note: Callable[[str], object],
+) -> tuple[Meter, Mapping[str, float], tuple[str, ...]]:
+    """Return meter and metrics with averaged views and the modalities that are mirrored, if that is better, or `plain`.
+
+    Args:
+        run: The run, whose recipe states the augmentation.
+        task: The task.
+        plain: Meter and metrics of single predictions.
+        views: Meter of averaged predictions. None: there are no other views.
+        note: Called with a sentence on the decision.
+    """
+    if views is None:
+        return *plain, ()
+    found = views.compute()
+    note(views_sentence(task, found, plain[1]))
+    return (
+        (views, found, mirrored_modalities(run))
+        if is_better(task, found, plain[1])
+        else (*plain, ())
+    )
 
 
 def is_better(task: Task, views: Mapping[str, float], plain: Mapping[str, float]) -> bool:

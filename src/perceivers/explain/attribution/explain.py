@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from perceivers.data.base import nearest
 from perceivers.explain.attribution.attribute import (
@@ -82,16 +83,11 @@ def explain_sample(
         if kind == "class"
         else found.summary(kind)
     )
-    averaged = found.outputs
-    if saved.config.mirrored:  # as in prediction; the maps are those of the sample itself
-        batch = TaskBatch(inputs=inputs, masks=masks, targets=None)
-        with torch.inference_mode():
-            averaged = infer_views(whole, partial(forward_task, model), batch, saved.config.views())
-    outputs = averaged if output is None else averaged[output]
-    names, values = learned.explained_output(inputs, masks, outputs, blank)
+    outputs = _averaged(saved, whole, inputs, masks) if saved.config.mirrored else found.outputs
+    selected = outputs if output is None else outputs[output]
+    names, values = learned.explained_output(inputs, masks, selected, blank)
     if not (finite_rows(found.outputs, 1)[0] and bool(values.isfinite().all())):
-        in_weights = any(not bool(x.isfinite().all()) for x in model.parameters())
-        raise NonFiniteOutputError(sample.name, in_weights=in_weights)
+        raise NonFiniteOutputError(sample.name, in_weights=_has_non_finite_weights(model))
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
         about = names[int(values.argmax()) if learned.has_classes else 0]
@@ -109,6 +105,18 @@ def explain_sample(
         map=kind,
         about=about if kind == "class" else None,
     )
+
+
+def _has_non_finite_weights(model: nn.Module) -> bool:
+    return any(not bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+def _averaged(saved: Saved, task: Task, inputs: dict[str, Tensor], masks: Any) -> Any:
+    """Return outputs averaged over mirrored samples, as in prediction; maps are those of the sample itself."""
+    batch = TaskBatch(inputs=inputs, masks=masks, targets=None)
+    forward = partial(forward_task, saved.model.eval())
+    with torch.inference_mode():
+        return infer_views(task, forward, batch, saved.config.views())
 
 
 def _task_of_run(saved: Saved) -> Task:
