@@ -27,8 +27,8 @@ def test_it_begins_at_zero_and_still_learns():
     assert head.to_logits.weight.grad.abs().sum() > 0
 
 
-def pooled(*kinds, outputs=5):
-    config = MeanPoolConfig(num_outputs=outputs, element_pools=kinds)
+def pooled(*kinds, outputs=5, **fields):
+    config = MeanPoolConfig(num_outputs=outputs, element_pools=kinds, **fields)
     head = MeanPool(config, latent_channels=8, content_channels={"text": 3})
     torch.nn.init.normal_(head.element_pools["text"].to_logits.weight)
     return head
@@ -123,3 +123,22 @@ def test_a_hidden_layer_has_a_tanh_behind_it():
     x = torch.randn(3, 1, 8)
     torch.testing.assert_close(head(x), head.to_logits(torch.tanh(head.to_hidden(x))))
     assert head.to_hidden.weight.shape == (5, 8)
+
+
+def test_the_latents_of_a_share_of_the_samples_are_left_out_in_training():
+    head = pooled("mean", latent_dropout=0.5)
+    torch.nn.init.ones_(head.to_logits.weight)
+    torch.nn.init.ones_(head.to_logits.bias)
+    torch.nn.init.zeros_(head.element_pools["text"].to_logits.weight)
+    content, latents = torch.randn(400, 4, 3), torch.ones(400, 2, 8)
+    found = head(latents, {"text": (content, None)})
+    kept = found[:, 0] > 1
+    assert_close(found[~kept], torch.ones_like(found[~kept]))  # the bias stays
+    assert_close(
+        found[kept], torch.full_like(found[kept], 17.0)
+    )  # scaled, so that the mean is the same
+    assert 150 < kept.sum() < 250
+    found = head.eval()(latents, {"text": (content, None)})
+    assert_close(found, torch.full_like(found, 9.0))
+    with pytest.raises(ValueError, match=r"Expected a latent_dropout from 0 to below 1, got 1.0"):
+        MeanPoolConfig(latent_dropout=1.0)

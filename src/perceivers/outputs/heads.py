@@ -39,6 +39,13 @@ class MeanPoolConfig:
     standardize_pools: bool = True
     latent_dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse shares outside of [0, 1)."""
+        if not 0 <= self.latent_dropout < 1:
+            raise ValueError(
+                f"Expected a latent_dropout from 0 to below 1, got {self.latent_dropout}."
+            )
+
     def fit_to(self, parts: Mapping[str, OutputPart]) -> "MeanPoolConfig":
         """Return the same head with the size that a task needs, of `task.output_parts()`.
 

@@ -44,6 +44,7 @@ def _few(choice: Choice, part: BankSeriesInputConfig, rows: int) -> Choice:
     """Return the choices for few series: fixed kernels only, a small encoder and strong regularization."""
     fields: dict[str, Any] = {
         "output.element_pools": ("mean",),
+        "output.latent_dropout": 0.8,
         "encoder.num_latents": 8,
         "encoder.latent_channels": 64,
         "encoder.num_cross_attends": 1,

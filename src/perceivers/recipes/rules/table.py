@@ -23,6 +23,7 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if few:
         fields |= {
             "training.batch_size": _BATCH,
+            "output.latent_dropout": 0.5,
             "encoder.num_latents": 8,
             "encoder.latent_channels": 32,
             "encoder.num_cross_attends": 1,

@@ -48,6 +48,9 @@ _SHORT = 1_024
 # Share of the units that are left out in training; shares of the elements of short and of long texts.
 _UNIT_DROPOUT, _SHORT_DROPOUT, _LONG_DROPOUT = 0.5, 0.5, 0.3
 
+# Share of the samples of few rows without the latents in training: the mean of the elements learns by itself.
+_LATENT_DROPOUT = 0.5
+
 # Batch sizes, with the fewest rows of each.
 _BATCHES = {64: 4_096, 32: 1_024, 16: 0}
 
@@ -141,11 +144,13 @@ def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     """Return fields of the recipe for texts alone."""
     batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
     encoder = _SMALL_ENCODER if few else {}
+    latent_dropout = _LATENT_DROPOUT if few else 0.0
     return {
         "optim.lr": 2e-3,
         "training.batch_size": batch,
         "output.element_pools": ("mean",),
         "output.standardize_pools": False,
+        "output.latent_dropout": latent_dropout,
         **{f"encoder.{name}": value for name, value in encoder.items()},
     }
 
