@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.sources import open as module
-from perceivers.data.sources.open import with_audio_tracks
+from perceivers.data.sources import audio_tracks as module
+from perceivers.data.sources.audio_tracks import with_audio_tracks
 from perceivers.data.tables.columns import ColumnSelection, InputColumn
 
 FILM = {"video": InputColumn("clip", "video")}

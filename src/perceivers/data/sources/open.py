@@ -1,7 +1,6 @@
 """Open data: from a path, hub id or object to splits, inputs and targets."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.data.base import DataConfig, split_of
-from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.formats.files import column_table, frame_table, is_pandas, read_files
 from perceivers.data.formats.huggingface import (
     HuggingFaceTable,
@@ -19,8 +17,7 @@ from perceivers.data.formats.huggingface import (
     load_saved_dataset,
     select_splits,
 )
-from perceivers.data.formats.remote import Location, suffix_of
-from perceivers.data.modalities.video.decode import read_video_header
+from perceivers.data.sources.audio_tracks import with_audio_tracks
 from perceivers.data.sources.builtin import PREFIX, open_builtin
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.flow_datasets import flow_tables
@@ -32,17 +29,9 @@ from perceivers.data.sources.folders import (
     metadata_table,
     one_file,
 )
-from perceivers.data.sources.layout import STREAMED, SplitLocation, recognize
+from perceivers.data.sources.layout import SplitLocation, recognize
 from perceivers.data.sources.named_files import name_files
-from perceivers.data.streaming.shards import (
-    FileScan,
-    FileShard,
-    HubShard,
-    Shard,
-    hub_shards,
-    scan_file,
-)
-from perceivers.data.streaming.stream import Stream
+from perceivers.data.sources.open_streams import open_streams
 from perceivers.data.tables.bad_rows import check_bad_share
 from perceivers.data.tables.columns import ColumnSelection, InputColumn, check_paths, choose
 from perceivers.data.tables.memory import check_memory
@@ -52,23 +41,12 @@ from perceivers.data.tables.table import (
     Field,
     Subset,
     Table,
-    common_field,
-    of_table,
 )
-from perceivers.data.targets.classes import label_name
-from perceivers.data.targets.encode import KnownNames, encode_targets, wanted_kind
-from perceivers.data.targets.infer import (
-    Moments,
-    TargetEncoder,
-    find_targets,
-    moments,
-)
+from perceivers.data.targets.encode import KnownNames, encode_targets
 from perceivers.wording import counted
 
 _LOOKED_AT = 12  # rows that decide what names do not
-
 _BAD_SHOWN = 3  # bad rows in a note
-_TARGETS_SEEN = 100  # rows that decide what a target is, where its names are known
 
 
 def open_data(
@@ -98,8 +76,8 @@ def open_data(
         return data
     if isinstance(data, str) and data.startswith(PREFIX):
         return _builtin(data, label_names)
-    if config.stream:
-        source = _open_streams(data, config, label_names, inputs)
+    if config.stream and not _are_rows(data):
+        source = open_streams(data, config, label_names, inputs)
         if source is not None:
             return source
     form, tables, notes = open_tables(data, config)
@@ -365,258 +343,3 @@ def _shared_groups(source: DatasetBundle, config: DataConfig) -> tuple[str, ...]
     return (
         f"Warning: {counted(len(both), 'value')} of '{config.group}' {occur} in both train and test.",
     )
-
-
-def _open_streams(
-    data: Any,
-    config: DataConfig,
-    label_names: KnownNames | None,
-    inputs: Mapping[str, InputColumn] | None,
-) -> DatasetBundle | None:
-    """Return the data as streams, or None if their form can only be read by index."""
-    if _are_rows(data):
-        return None
-    if isinstance(data, str | Path | list | tuple):
-        found = recognize(data)
-        form, notes = found.form, list(found.notes)
-        if found.hub:
-            name = found.hub
-            splits, notes = select_splits(load_hub_dataset(name, stream=True), name)
-            source = _stream_hub(splits, name, config, label_names, inputs)
-        elif all(part.kind == "files" for part in found.splits.values()):
-            files = {split: part.paths for split, part in found.splits.items()}
-            if any(suffix_of(path) not in STREAMED for paths in files.values() for path in paths):
-                return None
-            source = _stream_files(files, config, label_names, inputs)
-        else:
-            return None
-    elif is_dataset(data):
-        form = "a Hugging Face data set"
-        splits, notes = select_splits(data, form)
-        source = _stream_hub(splits, form, config, label_names, inputs)
-    else:
-        return None
-    seen = f"Recognized {form}, streamed: {', '.join(source.streams)}."
-    return replace(source, form=form, notes=(seen, *source.notes, *notes))
-
-
-def _stream_files(
-    files: Mapping[str, Sequence[Location]],
-    config: DataConfig,
-    label_names: KnownNames | None,
-    inputs: Mapping[str, InputColumn] | None,
-) -> DatasetBundle:
-    """Return files as streams.
-
-    Text files and archives are read once to count their rows and infer their columns and classes; of Parquet files, the
-    label column alone. A damaged file is used as far as it can be read; the run counts the rest.
-    """
-    wanted = _wanted_targets(config)
-    scans = {split: [scan_file(path, wanted) for path in paths] for split, paths in files.items()}
-    start = next(iter(files))
-    first, fields = _common_fields(scans[start])
-    choice = _choose_streamed(fields, config, first, inputs)
-    notes = [note for found in scans.values() for scan in found for note in scan.notes]
-    shards: dict[str, list[FileShard]] = {}
-    for split, found in scans.items():
-        name, of_split = (first, fields) if split == start else _common_fields(found)
-        kept = choice.kept(of_split, name)
-        shards[split] = [
-            FileShard(scan.path, of_table(kept, scan.fields), scan.num_rows) for scan in found
-        ]
-    values = {
-        split: [cell for scan in found for cell in scan.values.get(choice.target or "", ())]
-        for split, found in scans.items()
-    }
-    source = _streams(shards, choice, config, first, values, label_names)
-    return replace(source, notes=(*source.notes, *dict.fromkeys(notes)))
-
-
-def _wanted_targets(config: DataConfig) -> tuple[str, ...]:
-    """Return the columns that may hold the target."""
-    if config.label is None:
-        return ("label",)
-    parts = [part.strip() for part in config.label.split(",")]
-    return (config.label, *parts, *(part.rpartition(":")[0] for part in parts if ":" in part))
-
-
-def _common_fields(scans: Sequence[FileScan]) -> tuple[str, dict[str, Field]]:
-    """Return the name of the first file that can be read, and the columns of all.
-
-    Raises:
-        ValueError: If no file can be read. The message states the reason of the first.
-    """
-    good = [scan for scan in scans if scan.fields and scan.num_rows]
-    if not good:
-        raise ValueError(scans[0].damage or f"{scans[0].path} holds no rows.")
-    names = dict.fromkeys(name for scan in good for name in scan.fields)
-    return str(good[0].path), {
-        name: common_field([scan.fields[name] for scan in good if name in scan.fields])
-        for name in names
-    }
-
-
-def _stream_hub(
-    datasets: Mapping[str, Any],
-    name: str,
-    config: DataConfig,
-    label_names: KnownNames | None,
-    inputs: Mapping[str, InputColumn] | None,
-) -> DatasetBundle:
-    """Return data sets of the `datasets` library as streams, whose target must name its classes."""
-    parts = {split: hub_shards(dataset, name) for split, dataset in datasets.items()}
-    fields = next(iter(parts.values()))[0].fields
-    choice = _choose_streamed(fields, config, name, inputs)
-    shards: dict[str, list[HubShard]] = {}
-    for split, of_split in parts.items():
-        kept = choice.kept(of_split[0].fields, f"{name} ({split})")
-        shards[split] = [replace(part, fields=kept) for part in of_split]
-    names = label_names
-    if choice.target is not None and names is None:
-        names = fields[choice.target].names or None
-        if names is None and config.target != "number":
-            raise ValueError(
-                f"Column '{choice.target}' of {name} does not name its classes, and reading all of it to find them "
-                "would take as long as training. Leave --stream out, or use data whose label is a ClassLabel; a "
-                "quantity is learned with --target number."
-            )
-    return _streams(shards, choice, config, name, None, names)
-
-
-def _choose_streamed(
-    fields: Mapping[str, Field],
-    config: DataConfig,
-    name: str,
-    inputs: Mapping[str, InputColumn] | None,
-) -> ColumnSelection:
-    """Select columns, and refuse what streams do not support."""
-    if config.split_column is not None:
-        raise ValueError(
-            f"Rows are divided by column '{config.split_column}' only if they are read by index. Leave --stream out, "
-            "or keep each split in separate files."
-        )
-    choice = choose(fields, config, name, inputs=inputs)
-    if len(choice.tasks) > 1:
-        raise ValueError(
-            f"Several labels ({', '.join(choice.tasks)}) are learned from rows that are read by index. Leave --stream "
-            "out, or give one label."
-        )
-    return choice
-
-
-def _first_values(shards: Sequence[Shard], column: str) -> list[Any]:
-    """Return some targets of each shard without reading their media."""
-    few = [replace(cast("Any", shard), fields={column: shard.fields[column]}) for shard in shards]
-    each = max(1, _TARGETS_SEEN // len(few))
-    cells = [row[column] for shard in few for row in islice(Stream([shard]), each)]
-    return [cell.value if isinstance(cell, EncodedItem) else cell for cell in cells]
-
-
-def _streams(
-    shards: Mapping[str, Sequence[Shard]],
-    choice: ColumnSelection,
-    config: DataConfig,
-    name: str,
-    values: Mapping[str, Sequence[Any]] | None,
-    label_names: KnownNames | None,
-) -> DatasetBundle:
-    """Return shards as streams with their targets; `values` are the targets of the splits, if they were read."""
-    encoder: TargetEncoder | None = None
-    notes: list[str] = []
-    statistics: Moments | None = None
-    if choice.target is not None:
-        start, first = next(iter(shards.items()))
-        known = values[start] if values is not None else _first_values(first, choice.target)
-        encoder, found = find_targets(
-            known,
-            first[0].fields[choice.target],
-            choice.target,
-            table=name,
-            kind=wanted_kind(choice, config, choice.target),
-            names=None if label_names is None else tuple(label_names),
-        )
-        notes += found
-        if values is not None:
-            notes += _unlearnable(values, encoder)
-        if encoder.kind == "number" and values is not None and label_names is None:
-            where = f"Column '{choice.target}' of {name}"
-            numbers = [np.asarray(encoder(v, where)) for v in known if not encoder.is_missing(v)]
-            statistics = moments(np.stack(numbers))
-    streams: dict[str, Stream] = {}
-    for split, parts in shards.items():
-        labels = encoder and replace(encoder, field=parts[0].fields[encoder.column])
-        stream = Stream(parts, labels=labels)
-        streams[split] = stream.shuffled(config.shuffle_buffer, 0) if split == "train" else stream
-    return DatasetBundle(
-        form="",
-        splits={},
-        inputs=choice.inputs,
-        target=choice.target,
-        label_names=encoder.names if encoder else (),
-        ignored=choice.ignored,
-        notes=(*choice.notes, *notes),
-        streams=streams,
-        target_kind=encoder.kind if encoder else "class",
-        stream_moments=statistics,
-    )
-
-
-def _unlearnable(values: Mapping[str, Sequence[Any]], encoder: TargetEncoder) -> list[str]:
-    """Return sentences about rows without a label, and with one that the training data lack."""
-    notes: list[str] = []
-    known = set(encoder.names)
-    for split, cells in values.items():
-        empty = sum(encoder.is_missing(cell) for cell in cells)
-        if empty:
-            notes.append(f"Skipped: {empty:,} of {len(cells):,} rows of {split} have no label.")
-        if encoder.kind != "class":
-            continue
-        names = Counter(label_name(cell, encoder.field, split) for cell in cells)
-        del names[None]
-        new = {name: count for name, count in names.items() if name not in known}
-        if new and not all(str(name).isdecimal() for name in new):
-            shown = ", ".join(f"'{name}' ({count:,})" for name, count in list(new.items())[:10])
-            notes.append(
-                f"{sum(new.values()):,} of {len(cells):,} rows of {split} have a label that is not in the training "
-                f"data and cannot be learned, and count as rows that cannot be read: {shown}."
-            )
-    return notes
-
-
-def with_audio_tracks(
-    choice: ColumnSelection, rows: Iterable[Mapping[str, Any]]
-) -> ColumnSelection:
-    """Add the audio track of a video column as an input, if all videos have one.
-
-    In some data sets only some classes have audio, so an audio track that is missing in some videos could reveal the
-    class, and is read only on request.
-
-    Args:
-        choice: Inferred columns.
-        rows: A few rows of train.
-    """
-    videos = [part for part in choice.inputs.values() if part.kind == "video"]
-    if len(videos) != 1 or "audio" in choice.inputs:
-        return choice
-    column = videos[0].column
-    with_audio = [has for row in rows if (has := _has_audio(row[column])) is not None]
-    if not any(with_audio):
-        return choice
-    if all(with_audio):
-        inputs = {**choice.inputs, "audio": InputColumn(column, "audio")}
-        note = "All videos examined have an audio track, which is read with them."
-    else:
-        inputs = choice.inputs
-        note = (
-            f"Of {len(with_audio)} videos examined, {sum(with_audio)} have an audio track. It is not read, as having "
-            f"one may give the class away; --columns {column}:film reads it all the same."
-        )
-    return replace(choice, inputs=inputs, notes=(*choice.notes, note))
-
-
-def _has_audio(item: EncodedItem) -> bool | None:
-    """Return True if a video has an audio track, None if it cannot be read."""
-    try:
-        return read_video_header(item).has_audio
-    except (ValueError, OSError):
-        return None
