@@ -1,10 +1,12 @@
 """Rules: facts about the data, choices of a modality, length of the run, precedence of flags."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from perceivers.inputs.image import PatchInputConfig, ResidualInputConfig
 from perceivers.recipes.overrides import FieldValueError
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import resolve
@@ -26,7 +28,7 @@ def test_a_rule_sees_the_facts_and_a_flag_wins(data, monkeypatch):
         fields = {"optim.lr": 0.5, "training.batch_size": 4, "encoder.num_latents": 7}
         return replace(choice, fields=fields, length=2.0, reasons={"Model": "seven latents"})
 
-    monkeypatch.setitem(base._RULES, "image", rule)
+    monkeypatch.setitem(base._RULES, "image", (rule, object))
     run = resolve(str(data), overrides={"optim.lr": 0.25})
     (facts,) = seen
     assert (facts.data.num_rows, facts.data.num_validation) == (22, 2)
@@ -43,6 +45,15 @@ def test_a_rule_sees_the_facts_and_a_flag_wins(data, monkeypatch):
     assert run.recipe.preset is None  # a saved recipe is not changed again
     assert run.choices[0] == "Model: seven latents."
     assert run.choices[1].startswith("Training: batches of 4, learning rate 0.25, ")
+
+
+def test_rules_for_one_adapter_do_not_apply_to_another(data, monkeypatch):
+    monkeypatch.setitem(base._RULES, "image", base._RULES["image"])  # restored afterwards
+    rule = partial(replace, fields={"optim.lr": 0.5})
+    base.register_rules("image", lambda choice, _: rule(choice), adapter=PatchInputConfig)
+    assert resolve(str(data)).recipe.optim.lr != 0.5
+    base.register_rules("image", lambda choice, _: rule(choice), adapter=ResidualInputConfig)
+    assert resolve(str(data)).recipe.optim.lr == 0.5
 
 
 def test_rules_of_a_modality_among_others_do_not_set_fields_of_the_recipe(data, monkeypatch):

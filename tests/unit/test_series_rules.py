@@ -1,10 +1,8 @@
 from types import SimpleNamespace
 
-import pytest
-
 from perceivers.data.modalities.series.augment import SeriesAugmentConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
-from perceivers.inputs.series import BankSeriesInputConfig, SeriesInputConfig
+from perceivers.inputs.series import BankSeriesInputConfig
 from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 from perceivers.recipes.rules.series import choose
 
@@ -51,12 +49,8 @@ def test_many_short_series_get_no_stem():
     assert chosen(rows=5_000, length=24).input.stem_channels == ()
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [{"part": SeriesInputConfig()}, {"overrides": {"inputs.series.thresholds": 3}}],
-)
-def test_stated_inputs_are_kept(kwargs):
-    choice = chosen(rows=60, **kwargs)
+def test_stated_inputs_are_kept():
+    choice = chosen(rows=60, overrides={"inputs.series.thresholds": 3})
     assert not choice.fields
     assert choice.augment.jitter == 0.05
 

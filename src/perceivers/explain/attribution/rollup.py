@@ -175,8 +175,9 @@ def relevance(
     uniform. It does not sum to one: only elements of one sample can be compared. dy/dA is computed from the gradient of
     the attention's output and the values, a block at a time.
 
-    Where the head also pools elements, this map and that of `_pooled_evidence`, each with a sum of one, are weighted by
-    the size of the two parts of y. Of an ensemble, it is the mean over its members.
+    If the head pools elements, the result is a weighted mean of this map and that of `_pooled_evidence`, both
+    normalized to a sum of one; the weights are proportional to the two terms of y. For an ensemble, the maps of its
+    members are averaged.
 
     Args:
         model: A `Perceiver` or an `Ensemble`.

@@ -1,6 +1,5 @@
 """Rules by which `fit` chooses what a recipe for a user's own data leaves to the data: docs/defaults.md."""
 
-from perceivers.recipes.rules import array as array
 from perceivers.recipes.rules import audio as audio
 from perceivers.recipes.rules import image as image
 from perceivers.recipes.rules import points as points

@@ -140,17 +140,18 @@ class Choice:
 
 Rule = Callable[[Choice, ModalityFacts], Choice]
 
-_RULES: dict[str, Rule] = {}
+_RULES: dict[str, tuple[Rule, type]] = {}
 
 
-def register_rules(kind: str, rule: Rule) -> None:
+def register_rules(kind: str, rule: Rule, *, adapter: type = object) -> None:
     """Register the rules of a modality.
 
     Args:
         kind: The `kind` of its preprocessing: `image`, `wave`.
         rule: Returns the choices for a modality, given those of the recipe and facts about the data.
+        adapter: Class of the `InputConfig` to which the rules apply. By default any.
     """
-    _RULES[kind] = rule
+    _RULES[kind] = rule, adapter
 
 
 def apply_rules(
@@ -188,7 +189,8 @@ def apply_rules(
         before = Choice(
             input=recipe.inputs[name], preprocess=config, augment=recipe.augment.get(name)
         )
-        made = _RULES[config.kind](before, about) if config.kind in _RULES else before
+        rule, adapter = _RULES.get(config.kind, (None, object))
+        made = rule(before, about) if rule and isinstance(before.input, adapter) else before
         for topic, phrase in made.reasons.items():
             reasons.setdefault(topic, []).append(phrase)
         longest = max(longest, made.length)

@@ -187,7 +187,7 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
             f"images of {size[0]} x {size[1]} pixels ({channels}) as {rows} x {columns} elements"
         )
     augment = choice.augment
-    if isinstance(augment, ImageAugmentConfig):
+    if augment is not None:
         symmetry = image_symmetry(sampled_images(facts, measured.num_channels))
         augment = augment_for(augment, size, symmetry, facts.data.rows)
         reasons["Augmentation"] = _mirror_reason(symmetry)

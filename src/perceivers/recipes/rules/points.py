@@ -40,7 +40,7 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if isinstance(choice.input, NeighborPointsInputConfig):
         count = choice.input.num_neighbors
         reasons["Input"] = f"each point with its {count} nearest neighbors"
-    if isinstance(choice.augment, PointsAugmentConfig):
+    if choice.augment is not None:
         augment, reason = augmentation(choice.augment, facts)
         made, reasons["Augmentation"] = replace(made, augment=augment), reason
     return replace(made, reasons=reasons)

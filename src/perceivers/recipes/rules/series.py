@@ -15,10 +15,8 @@ _CELLS_LENGTH = 32  # steps from which a learned stem has enough cells
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for time series."""
-    part = choice.input
-    if not isinstance(part, BankSeriesInputConfig) or not facts.data.is_open(
-        f"inputs.{facts.name}"
-    ):
+    part: BankSeriesInputConfig = choice.input
+    if not facts.data.is_open(f"inputs.{facts.name}"):
         return choice
     rows = facts.data.rows
     few = rows < FEW_ROWS or facts.measured.length < _CELLS_LENGTH
@@ -67,4 +65,4 @@ def _few(choice: Choice, part: BankSeriesInputConfig, rows: int) -> Choice:
     )
 
 
-register_rules("series", choose)
+register_rules("series", choose, adapter=BankSeriesInputConfig)

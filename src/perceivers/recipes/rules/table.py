@@ -15,8 +15,9 @@ _FEWEST_ROWS, _BATCH = 500, 32
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for tables."""
-    part, rows = choice.input, facts.data.rows
-    if not isinstance(part, TableInputConfig) or not facts.data.is_open(f"inputs.{facts.name}"):
+    part: TableInputConfig = choice.input
+    rows = facts.data.rows
+    if not facts.data.is_open(f"inputs.{facts.name}"):
         return choice
     few = rows < FEW_ROWS
     fields: dict[str, Any] = {"output.element_pools": ("mean",), "training.ema": 0.99}
@@ -43,4 +44,4 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     )
 
 
-register_rules("table", choose)
+register_rules("table", choose, adapter=TableInputConfig)

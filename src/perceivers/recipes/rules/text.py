@@ -76,9 +76,8 @@ class _Measured:
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for texts."""
-    part, preprocess = choice.input, choice.preprocess
-    if not isinstance(part, HashedTextInputConfig):
-        return choice
+    part: HashedTextInputConfig = choice.input
+    preprocess = choice.preprocess
     measured = _measure(facts)
     if preprocess.max_length is None:
         preprocess = replace(preprocess, max_length=measured.fitting)
@@ -155,4 +154,4 @@ def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     }
 
 
-register_rules("text", choose)
+register_rules("text", choose, adapter=HashedTextInputConfig)
