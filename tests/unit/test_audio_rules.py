@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.inputs.audio import ResidualSpectrogramInputConfig
 from perceivers.recipes import get_recipe
 from perceivers.recipes.registry import Recipe
-from perceivers.recipes.rules import audio
+from perceivers.recipes.rules import audio, base
 from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
 
 
@@ -86,6 +87,5 @@ def test_few_rows_have_blended_clips():
     assert (together.mixup, together.roll) == (0, False)
 
 
-def test_a_spectrogram_without_a_stem_is_left_as_it_is():
-    made = choose(2.0, recipe="audioset_mel")
-    assert made.preprocess == get_recipe("audioset_mel").preprocess["audio"]
+def test_rules_are_for_spectrograms_with_a_stem():
+    assert base._RULES["mel"] == (choose, ResidualSpectrogramInputConfig)

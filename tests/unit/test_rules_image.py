@@ -96,3 +96,9 @@ def test_flags_win_over_the_rules_for_images(tmp_path):
         type(recipe.inputs["image"].stem)(), channels=(8, 8, 8)
     )
     assert not recipe.augment["image"].flip
+
+
+def test_few_images_have_small_batches(tmp_path):
+    data = make_image_folder(tmp_path / "data", count=30)
+    recipe = resolve(str(data)).recipe
+    assert (recipe.training.batch_size, recipe.optim.lr) == (16, 2e-3)

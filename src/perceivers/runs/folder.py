@@ -13,6 +13,7 @@ from perceivers.escaping import encode_text
 from perceivers.hub.checkpoint import WEIGHTS_FILE
 from perceivers.recipes.files import RECIPE_FILE, dump_recipe, read_run_recipe
 from perceivers.recipes.registry import Recipe
+from perceivers.recipes.rules.length import LIMITS
 from perceivers.runs.metrics import METRICS_FILE
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
@@ -37,8 +38,6 @@ _FIRST_FILES = {
 
 _RUNS = Path("runs")
 _CHOSEN = "PERCEIVERS_RUN_FOLDER"
-
-LIMITS = ("max_epochs", "max_steps", "max_time")
 
 # Fields that a resumed run may change: where it computes, what it shows, and how long it lasts.
 _FREE = (

@@ -22,10 +22,10 @@ from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
 from perceivers.recipes.overrides import override
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun, resolve
+from perceivers.recipes.rules.length import LIMITS
 from perceivers.runs.folder import (
     BEST,
     LAST,
-    LIMITS,
     check_folder,
     data_path,
     has_begun,

@@ -6,22 +6,19 @@ from typing import Any
 
 from perceivers.data.modalities.audio.measure import measure_clip, usual_audio
 from perceivers.data.modalities.base import SAMPLED_CELLS
+from perceivers.inputs.audio import ResidualSpectrogramInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
 from perceivers.wording import counted
 
 _FRAMES = 250  # of a clip, where hops of 10 to 20 ms allow it
-_FULL_BAND, _RATE = (
-    32_000,
-    22_050,
-)  # rates of music and environmental audio, and that of their spectrograms
+_FULL_BAND = 32_000  # sample rates from which audio is music or environmental
+_RATE = 22_050  # of the spectrograms of such audio
 _MOST_CLIPS = 8  # of a long file in evaluation
 _FEW_ROWS = 500  # below, two clips are blended
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for audio as mel spectrograms."""
-    if not hasattr(choice.input, "stem"):  # single values or patches, as in the papers
-        return choice
     cells = list(facts.cells(SAMPLED_CELLS))
     common, length = usual_audio(cells)
     given = choice.preprocess
@@ -70,4 +67,4 @@ def _reasons(rate: int, seconds: float, frames: int, step: float, clips: int) ->
     return {"Input": shown} | (long if clips > 1 else {})
 
 
-register_rules("mel", choose)
+register_rules("mel", choose, adapter=ResidualSpectrogramInputConfig)

@@ -26,8 +26,9 @@ _FEWEST_TO_TURN = 300
 _FARTHER, _ERRORS = 0.08, 2.6
 _FARTHER_TO_TURN, _ERRORS_TO_TURN = 0.04, 2.0
 
-
+# Rows below which the learning rate is lower, and batch sizes with the fewest rows of each.
 _FEW_ROWS = 20_000
+_BATCHES = {64: 4_096, 32: 1_024, 16: 0}
 
 
 class Symmetry(NamedTuple):
@@ -139,8 +140,6 @@ def stem_for(size: tuple[int, int], channels: tuple[int, ...]) -> ResidualStemCo
         channels: Channels of the levels for images of 32 x 32 pixels.
     """
     side, last = max(size), channels[-1]
-    if side < 12:
-        return ResidualStemConfig(channels=channels, pools=(1, 1, 2))
     if side < 24:
         return ResidualStemConfig(channels=channels, pools=(1, 1, 2))
     if side < 48:
@@ -193,7 +192,8 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         reasons["Augmentation"] = _mirror_reason(symmetry)
     fields: dict[str, Any] = {}
     if facts.data.rows < _FEW_ROWS:  # more steps an epoch
-        fields = {"training.batch_size": 64, "optim.lr": 2e-3}
+        batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
+        fields = {"training.batch_size": batch, "optim.lr": 2e-3}
     return replace(choice, input=made, augment=augment, fields=fields, reasons=reasons)
 
 
