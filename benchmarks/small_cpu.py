@@ -7,6 +7,7 @@ as they are there; what is on file is not run again. Rows without data are skipp
     python -m benchmarks small_cpu --list
     python -m benchmarks small_cpu --data DATA                           all rows
     python -m benchmarks small_cpu --data DATA --only wine --seeds 0 1 2
+    python -m benchmarks small_cpu --data DATA --parts training          without reading the test splits
     python -m benchmarks small_cpu --page                                docs/results/small_cpu.md from the results
 
 DATA is a folder with a folder for each data set (see `--list`): `train.parquet` and `test.parquet` (or `.npz`, `.tar`),
@@ -189,9 +190,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--parts",
-        choices=("all", "fit", "baselines"),
+        choices=("all", "training", "fit", "baselines"),
         default="all",
-        help="both, or one of them",
+        help="fit and baselines, or one of them; training: fit without a look at the test split, which a later "
+        "call reads without training again",
     )
     parser.add_argument("--threads", type=int, help="of every process; by default all cores")
     return parser.parse_args(argv)
@@ -240,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if args.parts != "baselines":
             failed += [f"{row.name}, seed {s}" for s in args.seeds if not fit(row, folder, s, args)]
-        if args.parts != "fit":
+        if args.parts in ("all", "baselines"):
             failed += [
                 f"{row.name}, {b}" for b in row.baselines if not compare(row, folder, b, args)
             ]
@@ -325,8 +327,8 @@ def fit(row: Row, folder: str, seed: int, args: argparse.Namespace) -> bool:
         print(f"{row.name}, seed {seed}: on file", flush=True)
         return True
     run = args.out / _file_name(row.name, f"seed{seed}", args)
-    shutil.rmtree(run, ignore_errors=True)
     log = run.with_name(f"{run.name}.log")
+    trained = run.with_name(f"{run.name}.trained.json")
     flags = [
         *row.flags,
         *_budget(row, args.scale),
@@ -334,13 +336,21 @@ def fit(row: Row, folder: str, seed: int, args: argparse.Namespace) -> bool:
         str(seed),
         *shlex.split(args.fit_flags),
     ]
-    limit = 60 * (2 * (row.minutes or 5) * args.scale + 20)
-    start = time.perf_counter()
-    print(f"{row.name}, seed {seed}: {_minutes(row, args.scale)}, log in {log}", flush=True)
     command = [sys.executable, "-m", "perceivers"]
-    if not logged([*command, "fit", folder, *flags, "--out", str(run)], log, limit, args.threads):
-        return False
-    minutes = round((time.perf_counter() - start) / 60, 2)
+    if not trained.exists():
+        shutil.rmtree(run, ignore_errors=True)
+        limit = 60 * (2 * (row.minutes or 5) * args.scale + 20)
+        start = time.perf_counter()
+        print(f"{row.name}, seed {seed}: {_minutes(row, args.scale)}, log in {log}", flush=True)
+        if not logged(
+            [*command, "fit", folder, *flags, "--out", str(run)], log, limit, args.threads
+        ):
+            return False
+        minutes = round((time.perf_counter() - start) / 60, 2)
+        trained.write_text(json.dumps({"minutes": minutes, **machine_facts(args.threads)}) + "\n")
+    if args.parts == "training":
+        return True
+    facts_of_run = json.loads(trained.read_text())
     answer = run / "evaluation.json"
     evaluate = [*command, "evaluate", str(run), "--split", "test", "--format", "json"]
     if not logged([*evaluate, "--out", str(answer)], log, 3600, args.threads):
@@ -355,12 +365,13 @@ def fit(row: Row, folder: str, seed: int, args: argparse.Namespace) -> bool:
         "metric": row.metric,
         "value": metrics[row.metric],
         "metrics": metrics,
-        "minutes": minutes,
         "command": shlex.join(["perceivers", "fit", shown, *flags]).replace("'*'", '"*"'),
-        **machine_facts(args.threads),
+        **facts_of_run,
     }
     keep(args.results, "runs", key, found)
-    print(f"{row.name}, seed {seed}: {row.metric} {metrics[row.metric]:.4f} in {minutes} minutes")
+    print(
+        f"{row.name}, seed {seed}: {row.metric} {metrics[row.metric]:.4f} in {found['minutes']} min"
+    )
     return True
 
 

@@ -8,14 +8,16 @@ from perceivers.runs import lock
 from perceivers.runs.lock import lock_folder
 
 HOLD = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from pathlib import Path
 from perceivers.runs.lock import lock_folder
 
+def work():
+    print(os.getpid(), flush=True)  # by the worker, which has then let the lock go
+    time.sleep(60)
+
 with lock_folder(Path(sys.argv[1])):
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
-    worker.start()
-    print(worker.pid, flush=True)
+    multiprocessing.get_context("fork").Process(target=work, daemon=True).start()
     time.sleep(60)
 """
 
