@@ -18,7 +18,7 @@ from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
-from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig
+from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig, PoolsElements
 from perceivers.outputs.queries import QueryContext
 from perceivers.registry import configclass, wrong_field
 from perceivers.typing import Float, Int, Tensor, Tensors
@@ -71,6 +71,9 @@ class Perceiver(nn.Module):
 
     encoder: PerceiverEncoder | TransformerEncoder
 
+    pools_elements: bool
+    """Whether the output is made of pooled elements beside the latents."""
+
     if TYPE_CHECKING:
 
         def __call__(
@@ -96,6 +99,8 @@ class Perceiver(nn.Module):
         self._expected = expected_inputs(inputs)
         self.encoder = encoder
         self.output = output
+        # Here, since compiled code cannot check a protocol.
+        self.pools_elements = isinstance(output, PoolsElements) and len(output.element_pools) > 0
         self.fusion = fusion
         widths = [cast("InputAdapter", adapter).channels for adapter in inputs.values()]
         self.input_channels = fusion.channels if fusion is not None else (widths or [0])[0]
@@ -171,13 +176,13 @@ class Perceiver(nn.Module):
             KeyError: If queries need a modality that is not given, or there is no such output.
             ValueError: If the head pools elements and no inputs are given.
         """
-        if self._pools_elements and elements is not None:
+        if self.pools_elements and elements is not None:
             # Where a learned vector replaces a missing modality, all modalities have elements.
             names = self.inputs if len(elements) == len(self.inputs) else inputs or ()
             return self._decode(latents, {}, dict(zip(sorted(names), elements, strict=True)))
-        reads_inputs = self._pools_elements or isinstance(self.output, PerceiverDecoder)
+        reads_inputs = self.pools_elements or isinstance(self.output, PerceiverDecoder)
         segments = self._segments(inputs, masks) if reads_inputs and inputs is not None else {}
-        fused = self._fused(segments) if self._pools_elements else {}
+        fused = self._fused(segments) if self.pools_elements else {}
         return self._decode(latents, segments, fused, index, outputs)
 
     def elements(self, inputs: Tensors, masks: Tensors | None = None) -> list[Elements]:
@@ -233,7 +238,7 @@ class Perceiver(nn.Module):
         outputs: Collection[str] | None = None,
     ) -> Float[Tensor, "B ..."] | dict[str, Float[Tensor, "B ..."]]:
         """Return the predictions of the head, or of the decoder."""
-        if self._pools_elements:
+        if self.pools_elements:
             return self.output(
                 latents, {name: (part.content, part.real) for name, part in fused.items()}
             )
@@ -252,10 +257,6 @@ class Perceiver(nn.Module):
         }
         named = self.output(latents, context, tables=tables, index=index, outputs=outputs)
         return named if len(self.output.names) > 1 else next(iter(named.values()))
-
-    @property
-    def _pools_elements(self) -> bool:
-        return isinstance(self.output, MeanPool) and len(self.output.element_pools) > 0
 
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on. None: do not."""

@@ -109,6 +109,17 @@ class HasEmbedding(Protocol):
     embedding: nn.Embedding
 
 
+@runtime_checkable
+class PoolsElements(Protocol):
+    """A head that can pool elements beside the latents: its `forward` takes the content of each modality's elements.
+
+    Attributes:
+        element_pools: Pool of each modality's elements, by name. Empty: outputs are of the latents alone.
+    """
+
+    element_pools: nn.ModuleDict
+
+
 class MeanPool(nn.Module):
     """Averages over the latents, then projects; pooled elements are projected beside them.
 

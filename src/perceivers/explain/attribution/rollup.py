@@ -20,7 +20,6 @@ from perceivers.explain.attribution.attention import (
 from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.ensemble import members_of
-from perceivers.outputs.heads import MeanPool
 from perceivers.typing import Float, Tensor
 
 QUERIES = 256  # of an output with more queries, as many stand for all
@@ -234,9 +233,9 @@ def _relevance_of_member(
         gradients = torch.autograd.grad(numbers[wanted], outputs, allow_unused=True)
     with torch.inference_mode():
         attended = _weighted(calls, gradients, count)
-    if not (isinstance(model.output, MeanPool) and model.output.element_pools):
+    if not model.pools_elements:
         return attended
-    pooled, pools = _pooled_evidence(model.output, sorted(inputs), elements, int(wanted))
+    pooled, pools = _pooled_evidence(model, sorted(inputs), elements, int(wanted))
     latents = _centered(found[0].detach() - pools)[int(wanted)].abs()
     part = _centered(pools)[int(wanted)].abs()
     share = float(part / (part + latents).clamp_min(1e-30))
@@ -244,9 +243,9 @@ def _relevance_of_member(
 
 
 def _pooled_evidence(
-    head: MeanPool, names: Sequence[str], elements: Sequence[Elements], index: int
+    model: Any, names: Sequence[str], elements: Sequence[Elements], index: int
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " K"]]:
-    """Return the evidence of each element through the pools of the head, and the part of the outputs from them.
+    """Return the evidence of each element through the pools of the model's head, and the part of the outputs from them.
 
     The evidence is gradient times content, less its mean over the elements, where that is positive. It sums to one.
     """
@@ -254,7 +253,7 @@ def _pooled_evidence(
     with torch.enable_grad():
         found = torch.stack(
             [
-                head.element_pools[name](content, part.real)[0]
+                model.output.element_pools[name](content, part.real)[0]
                 for name, content, part in zip(names, contents, elements, strict=True)
             ]
         ).sum(dim=0)
