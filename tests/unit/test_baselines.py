@@ -12,7 +12,7 @@ from perceivers.baselines.candidates import Candidate, choose, list_candidates
 from perceivers.baselines.fit import fit_baseline
 from perceivers.baselines.kernels import kernel_features
 from perceivers.baselines.problems import ClassProblem, LabelsProblem, NumberProblem
-from perceivers.baselines.result import BaselineResult
+from perceivers.baselines.result import BaselineResult, paired_p_value
 from perceivers.baselines.views import View, features_of, statistics_view
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.recipes.resolve import resolve
@@ -22,6 +22,7 @@ from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
+from perceivers.training.baseline import _p_value as paired_with
 
 SHAPES = {
     "image": (3, 20, 12),
@@ -279,14 +280,34 @@ COLUMNS = {"columns": {"x": "number", "color": "category"}}
 @pytest.mark.usefixtures("few_trees")
 def test_a_table_of_two_classes_is_learned_and_repeats():
     run = resolve(table(), overrides=COLUMNS)
-    found, again = fit_baseline(run), fit_baseline(run)
+    errors: dict[int, float] = {}
+    found, again = fit_baseline(run, errors=errors), fit_baseline(run)
     assert found is not None
     assert found.metric == "accuracy"
     assert found.value >= 0.8
     assert found.model.endswith("on the columns")
     assert (found.train_rows, found.rows) == (72, 8)
+    assert found.candidates == 6
+    assert found.interval is not None
+    assert sorted(errors) == list(range(8))
+    assert np.mean(list(errors.values())) == pytest.approx(1 - found.value)
     assert again is not None
     assert again.value == found.value
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_a_run_is_compared_with_a_baseline_on_the_same_rows(folds):
+    run = resolve(table(), overrides={**COLUMNS, "folds": folds})
+    order = [row for fold in run.data.folds for row in fold] or list(range(8))
+    wrong = np.isin(order, [1, 3, 5, 6, 7])
+    meter = build_task(ClassificationConfig(label_names=("a", "b"))).meter()
+    truth = torch.zeros(len(order), dtype=torch.long)
+    meter.update(torch.from_numpy(np.stack([~wrong, wrong], axis=1)).float(), truth)
+    assert paired_with(run, meter, dict.fromkeys([1, 3, 5, 6, 7], 0.0)) == 2 / 2**5
+    assert paired_with(run, meter, dict.fromkeys([0, 2, 4], 0.0)) == 1.0
+    assert paired_with(run, meter, {}) is None
+    meter.update(torch.eye(2), torch.tensor([0, 1]))
+    assert paired_with(run, meter, {1: 0.0}) is None
 
 
 @pytest.mark.usefixtures("few_trees")
@@ -327,18 +348,50 @@ def result(**changes: object) -> BaselineResult:
 
 
 def test_the_sentence_states_both_values_and_who_is_better():
-    assert baseline_sentence(result(), 0.912) == (
-        "Validation accuracy 91.2 % (simple baseline: 88.0 %, a 6 s logistic regression on words)."
+    assert baseline_sentence(result(candidates=3, interval=(0.86, 0.9)), 0.912, (0.9, 0.92)) == (
+        "Validation accuracy 91.2 % (simple baseline: 88.0 %, logistic regression on words; 6 s for 3 candidates)."
     )
-    assert "The simple baseline is better here" in baseline_sentence(result(), 0.8)
-    assert "--preset best" in baseline_sentence(result(), 0.8)
-    error = result(metric="rmse", higher_is_better=False, value=2.0)
-    assert "better here" in baseline_sentence(error, 2.5)
-    assert "better here" not in baseline_sentence(error, 1.5)
+    better = baseline_sentence(result(interval=(0.86, 0.9)), 0.8, (0.77, 0.83))
+    assert "The simple baseline is better here" in better
+    assert "--preset best" in better
+
+
+@pytest.mark.parametrize(
+    ("value", "p_value", "words"),
+    [
+        (2.5, None, "better here"),
+        (2.1, None, "about as good: on 10 rows"),
+        (1.9, None, "about as good: on 10 rows"),
+        (1.5, None, "s)."),
+        (2.0, None, "s)."),
+        (2.1, 0.01, "better here"),
+        (2.5, 0.2, "about as good: on 10 rows"),
+    ],
+)
+def test_an_insignificant_difference_is_no_advice(value, p_value, words):
+    error = result(metric="rmse", higher_is_better=False, value=2.0, interval=(1.8, 2.2))
+    text = baseline_sentence(error, value, (value - 0.2, value + 0.2), p_value)
+    assert words in text
+    assert ("better here" in text) == (words == "better here")
+
+
+def test_a_difference_without_any_interval_is_no_advice():
+    assert "about as good" in baseline_sentence(result(), 0.5)
+
+
+def test_errors_of_the_same_rows_are_compared_in_pairs():
+    none, wrong = [0.0] * 50, [0.0] * 49 + [1.0]
+    assert paired_p_value(wrong, none) == 1.0
+    assert paired_p_value([1.0] * 9 + [0.0] * 41, none) == pytest.approx(2 / 2**9)
+    assert paired_p_value(none, none) == 1.0
+    assert paired_p_value([0.5, 0.25], [0.0, 0.0]) is None
+    errors, others = (np.square(made((100,), seed)) for seed in (0, 1))
+    assert paired_p_value((errors + 0.1).tolist(), errors.tolist()) < 1e-6
+    assert paired_p_value(errors.tolist(), others.tolist()) > 0.01
 
 
 def test_the_description_states_rows_that_were_left_out():
-    assert result(seconds=8.0).describe() == "an 8 s logistic regression on words"
+    assert result(seconds=8.0).describe() == "logistic regression on words; 8 s"
     assert "learned from 50 of 90 rows" in result(train_rows=50).describe()
     streamed = result(of_train_rows=None, of_rows=None).describe()
     assert streamed.endswith("learned from 90 rows, scored on 10 rows")

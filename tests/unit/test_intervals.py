@@ -15,6 +15,7 @@ from perceivers.tasks.flow import FlowConfig, FlowTask
 from perceivers.tasks.intervals import (
     BootstrapSums,
     bootstrap_weights,
+    is_clearly_larger,
     percentile_interval,
     wilson_interval,
 )
@@ -52,6 +53,15 @@ def test_the_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
     assert found == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.2 * error)
     again = sums.intervals(lambda rows: {"mean": rows[:, 0] / rows[:, 1]})["mean"]
     assert again == found
+
+
+def test_a_difference_is_significant_or_not():
+    sure, unsure = (0.9, (0.88, 0.92)), (0.9, (0.8, 0.95))
+    assert is_clearly_larger(*sure, 0.86, (0.84, 0.88))
+    assert not is_clearly_larger(*unsure, 0.86, (0.84, 0.88))
+    assert not is_clearly_larger(0.98, wilson_interval(49, 50), 0.96, wilson_interval(48, 50))
+    assert is_clearly_larger(0.9, None, 0.86, (0.84, 0.88))
+    assert not is_clearly_larger(0.9, None, 0.1, None)
 
 
 def test_many_samples_are_resampled_in_groups_with_the_same_interval():

@@ -141,6 +141,11 @@ def test_few_rows_are_a_warning_beside_the_number_of_rows(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "Metrics of the validation split (4 rows), with 95 % confidence intervals." in text
     assert "The validation split has only 4 rows: its metrics are uncertain" in text
+    members = [MemberSummary(rows=2, step=1, steps=1, seconds=1.0)] * 2
+    write_report(tmp_path, facts(metrics={"accuracy": 0.75, "samples": 4.0}, members=members))
+    text = (tmp_path / "report.md").read_text()
+    assert "The data have only 4 rows: the metrics are uncertain" in text
+    assert "validation split" not in text
     write_report(tmp_path, facts())
     text = (tmp_path / "report.md").read_text()
     assert "validation split (1,200 rows)" in text
@@ -220,6 +225,8 @@ def test_memorized_training_data_are_a_sentence():
     many.append({**many[-1], "step": many[-1]["step"] + 1, "train/accuracy": 0.5})  # of one step
     assert "accuracy 99.5 % in training" in overfitting_sentence(many, "accuracy")
     assert overfitting_sentence([], "accuracy") == ""
+    text = overfitting_sentence(rows(1.0, [0.9, 0.95, 0.92], [0.2, 0.19, 0.19]), "accuracy")
+    assert "92.0 % in validation; the highest in validation was 95.0 %." in text
     assert "loss 0.01 in training" in overfitting_sentence(rows(0, [0, 0, 0], [2.0, 1, 3]), "mae")
 
 

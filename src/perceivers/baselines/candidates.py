@@ -47,11 +47,13 @@ class Chosen:
         outputs: Outputs of the task for the scored rows.
         model: Name of the model and its features.
         rows: Rows that it learned from.
+        candidates: Number of candidates that were compared.
     """
 
     outputs: Array
     model: str
     rows: int
+    candidates: int = 1
 
 
 def list_candidates(views: Sequence[View], num_outputs: int) -> list[Candidate]:
@@ -115,7 +117,7 @@ def choose(
     """
     rows = len(targets)
     learned = problem.targets(targets)
-    best, seconds, inner = candidates[0], 0.0, rows
+    best, seconds, inner, compared = candidates[0], 0.0, rows, 0
     if len(candidates) > 1 or rows > _INNER:
         started, highest = time.monotonic(), -np.inf
         folds = _folds(min(rows, _INNER), groups)
@@ -129,6 +131,7 @@ def choose(
                 for kept, held in folds
             ]
             held = np.concatenate([held for _, held in folds])
+            compared += 1
             score = problem.score(np.concatenate(outputs), targets[held])
             score = score if problem.task.higher_is_better else -score
             if score > highest:
@@ -139,7 +142,10 @@ def choose(
     count = max(min(rows, int(most)), min(rows, inner))
     outputs = problem.fit_predict(best.estimator, best.train[:count], learned[:count], best.test)
     return Chosen(
-        outputs=outputs, model=f"{problem.describe(best.estimator)} on {best.features}", rows=count
+        outputs=outputs,
+        model=f"{problem.describe(best.estimator)} on {best.features}",
+        rows=count,
+        candidates=max(compared, 1),
     )
 
 

@@ -41,6 +41,7 @@ def fit_baseline(
     seconds: float = SECONDS,
     datasets: Mapping[str, MapDataset] | None = None,
     data: str = "",
+    errors: dict[int, float] | None = None,
 ) -> BaselineResult | None:
     """Return the score of a cheap scikit-learn model, or None if the task has no simple baseline.
 
@@ -56,6 +57,8 @@ def fit_baseline(
         seconds: Time for all of it. A step that has begun is finished.
         datasets: Data sets of these splits, whose caches of decoded values are used.
         data: Fingerprint of the rows, kept in the result.
+        errors: Gets the error of each scored row (`Meter.errors`) by its number in its split; with folds, in the table
+            of all rows.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -83,6 +86,10 @@ def fit_baseline(
             outputs, fitted = _outputs(task, part, end)
             meter.update(outputs, part.truth)
             chosen += fitted
+    if errors is not None and (each := meter.errors()) is not None:
+        numbers = [number for part in parts for number in part.numbers]
+        if len(numbers) == len(each):
+            errors |= zip(numbers, each.tolist(), strict=True)
     main, models = task.main_metric, Counter(one.model for one in chosen)
     return BaselineResult(
         metric=main,
@@ -95,6 +102,8 @@ def fit_baseline(
         rows=sum(part.rows for part in parts),
         of_rows=parts[0].of_rows,
         data=data,
+        candidates=max(one.candidates for one in chosen),
+        interval=meter.intervals().get(main),
     )
 
 
@@ -122,6 +131,7 @@ class _Part:
         groups: Group of each of them. None: there are no groups.
         truth: Targets of the scored rows.
         rows: Number of scored rows.
+        numbers: Number of each of them. Empty: they are streamed.
         of_train_rows: Rows of the training split. None: unknown.
         of_rows: Rows to score, over all folds. None: unknown.
     """
@@ -131,6 +141,7 @@ class _Part:
     groups: Array | None
     truth: Any
     rows: int
+    numbers: Sequence[int]
     of_train_rows: int | None
     of_rows: int | None
 
@@ -148,6 +159,7 @@ def _of_splits(
         groups=learned.groups,
         truth=scored.targets,
         rows=scored.count,
+        numbers=scored.numbers,
         of_train_rows=reader.num_rows(train),
         of_rows=reader.num_rows([test]),
     )
@@ -178,6 +190,7 @@ def _of_folds(reader: RowReader, started: float, seconds: float) -> list[_Part]:
                 groups=None if groups is None else groups[~held],
                 truth=_selected(targets, held),
                 rows=int(held.sum()),
+                numbers=numbers[held].tolist(),
                 of_train_rows=len(whole) - len(fold),
                 of_rows=len(whole),
             )

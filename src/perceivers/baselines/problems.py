@@ -27,8 +27,8 @@ class Problem(ABC):
         "linear": "logistic regression",
         "ridge": "ridge regression",
         "vectors": "support-vector machine",
-        "boosting": "boosted trees model",
-        "trees": "random trees model",
+        "boosting": "boosted trees",
+        "trees": "random trees",
     }
 
     def __init__(self, task: Task) -> None:

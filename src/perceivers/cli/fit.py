@@ -166,7 +166,9 @@ def _report(result: "Run") -> None:
             f"Out of fold, of {result.num_members} members, whose outputs the saved model averages"
         )
     echo(f"\n{where}:\n\n{table}")
-    if warning := few_rows_sentence("validation", result.metrics["samples"]):
+    if warning := few_rows_sentence(
+        "validation", result.metrics["samples"], members=result.num_members
+    ):
         echo(f"\n{warning}", wrap=True)
     echo(
         f"\nThe run is in {folder} (see report.md there). Next:\n"

@@ -139,7 +139,10 @@ def limits_of(run: LoadedRun) -> list[str]:
 
 def _warnings(run: LoadedRun) -> list[str]:
     """Return a sentence on each measured split that has few rows."""
-    found = (few_rows_sentence(split, run.rows_of(split) or FEW_ROWS) for split in run.metrics)
+    found = (
+        few_rows_sentence(split, run.rows_of(split) or FEW_ROWS, members=run.num_members)
+        for split in run.metrics
+    )
     return [sentence for sentence in found if sentence]
 
 

@@ -49,7 +49,7 @@ def write_report(folder: Path, summary: RunSummary) -> None:
         )
     sections = [
         f"# {escape_markdown(folder.name)}",
-        f"{about} {few_rows_sentence('validation', count)}".rstrip(),
+        f"{about} {few_rows_sentence('validation', count, members=len(summary.members))}".rstrip(),
         "\n".join(["| | |", "|---|---|", *lines]),
         _members(summary),
         *_images(folder, summary),

@@ -7,12 +7,13 @@ from perceivers.baselines.result import BaselineResult
 from perceivers.tasks.base import is_share, metric_text
 from perceivers.tasks.calibration import MIN_ROWS, Calibration
 from perceivers.tasks.curves import Curve
-from perceivers.tasks.intervals import wilson_interval
+from perceivers.tasks.intervals import Interval, wilson_interval
 from perceivers.wording import counted
 
 FEW_ROWS = 100
 """Number of rows below which metrics are called uncertain."""
 
+_LEVEL = 0.05  # p-value above which a difference is insignificant
 _LEARNED = 0.99  # share of correct training samples from which the training data count as memorized
 _LOSS_SHARE = 0.25  # of the validation loss, below which a training loss counts likewise where there is no share
 _LOSS_RISE = 1.1  # of the validation loss over its lowest value
@@ -31,23 +32,48 @@ _ADVICE = (
 )
 
 
-def few_rows_sentence(split: str, rows: float) -> str:
-    """Return a warning if a split has few rows, else nothing."""
+def few_rows_sentence(split: str, rows: float, *, members: int = 1) -> str:
+    """Return a warning if a split has few rows, else nothing.
+
+    Args:
+        split: Name of the split.
+        rows: Number of its rows that were measured.
+        members: Number of members of an ensemble, whose validation is out of fold and thus on all rows.
+    """
     if rows >= FEW_ROWS:
         return ""
+    is_all = split == "validation" and members > 1
+    what = "The data have" if is_all else f"The {split} split has"
     return (
-        f"The {split} split has only {counted(int(rows), 'row')}: its metrics are uncertain, see their intervals. "
-        f"At least {FEW_ROWS} are better."
+        f"{what} only {counted(int(rows), 'row')}: {'the' if is_all else 'its'} metrics are uncertain, see their "
+        f"intervals. At least {FEW_ROWS} are better."
     )
 
 
-def baseline_sentence(baseline: BaselineResult, value: float) -> str:
-    """Return a sentence on the main metric of a run beside that of a simple baseline, and advice if it is better."""
+def baseline_sentence(
+    baseline: BaselineResult,
+    value: float,
+    interval: Interval | None = None,
+    p_value: float | None = None,
+) -> str:
+    """Return a sentence on the main metric of a run beside that of a simple baseline, and advice if it is better.
+
+    It is called better only if the difference is significant.
+
+    Args:
+        baseline: The baseline.
+        value: Main metric of the run.
+        interval: Its 95 % confidence interval. None: it has none.
+        p_value: That of the difference of both on the same rows. None: their intervals are compared.
+    """
     name = baseline.metric
     text = (
         f"Validation {name} {metric_text(name, value)} (simple baseline: {metric_text(name, baseline.value)}, "
         f"{baseline.describe()})."
     )
+    is_close = baseline.is_close_to(value, interval) if p_value is None else p_value > _LEVEL
+    if baseline.value != value and is_close:
+        return f"{text} Both are about as good: on {counted(baseline.rows, 'row')} the difference may be random."
     if baseline.wins_over(value):
         text += (
             " The simple baseline is better here: use it, or try a longer run (--max-time), --preset best, or more "
@@ -61,8 +87,8 @@ def calibration_sentence(calibration: Calibration, task: str = "") -> str:
     what = f"Probabilities of {task}" if task else "Probabilities"
     if calibration.samples < MIN_ROWS:
         return (
-            f"{what} are not calibrated: the validation split has {counted(calibration.samples, 'row')}, and a "
-            f"temperature is fitted to at least {MIN_ROWS}."
+            f"{what} are not calibrated: validation has {counted(calibration.samples, 'row')}, and a temperature is "
+            f"fitted to at least {MIN_ROWS}."
         )
     return (
         f"{what} are calibrated with temperature {calibration.temperature:.3g}, fitted to "
@@ -117,6 +143,10 @@ def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
     rises = last["validation/loss"] > _LOSS_RISE * lowest["validation/loss"] > 0
     what = "has memorized its training data"
     key = f"validation/{score}"
+    became = (
+        f"the validation loss went from {lowest['validation/loss']:.3g} at step {lowest['step']:,} to "
+        f"{last['validation/loss']:.3g}"
+    )
     if is_share(score) and key in last:
         highest = max(row[key] for row in measured if key in row)
         right = _last_mean(rows, f"train/{score}")
@@ -124,17 +154,15 @@ def overfitting_sentence(rows: Sequence[Mapping[str, Any]], score: str) -> str:
         learned = gap >= (_GAP if right >= _LEARNED else _WIDE_GAP)
         if right < _LEARNED:
             what = "fits its training data much better than validation"
-        rises = rises or last[key] < highest - _FALL
+        if not rises and last[key] < highest - _FALL:
+            rises, became = True, f"the highest in validation was {metric_text(score, highest)}"
         found = f"{score} {metric_text(score, right)} in training, {metric_text(score, last[key])} in validation"
     else:
         learned = loss < _LOSS_SHARE * last["validation/loss"]
         found = f"loss {loss:.3g} in training"
     if not (learned and rises):
         return ""
-    return (
-        f"The model {what} (overfitting): at the end {found}; the validation loss went from "
-        f"{lowest['validation/loss']:.3g} at step {lowest['step']:,} to {last['validation/loss']:.3g}. {_ADVICE}"
-    )
+    return f"The model {what} (overfitting): at the end {found}; {became}. {_ADVICE}"
 
 
 def _memorized(

@@ -190,13 +190,21 @@ def read_summary(folder: Path) -> RunSummary | None:
         tasks = {name: TaskSummary(**_filled(part)) for name, part in content.pop("tasks").items()}
         content["bad"] = [(name, reason) for name, reason in content["bad"]]
         content["members"] = tuple(MemberSummary(**one) for one in content.get("members", []))
-        content["baseline"] = (found := content.get("baseline")) and BaselineResult(**found)
+        content["baseline"] = (found := content.get("baseline")) and _baseline(found)
         return RunSummary(**_filled(content), tasks=tasks)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} is not what `perceivers fit` wrote ({' '.join(str(error).split())[:120]}). Without it the report "
             "is made of the other files of the run: move the file away."
         ) from error
+
+
+def _baseline(content: Mapping[str, Any]) -> BaselineResult:
+    """Return the result of a simple baseline from plain data."""
+    known = dict(content)
+    if (ends := known.pop("interval", None)) is not None:
+        known["interval"] = (ends[0], ends[1])
+    return BaselineResult(**known)
 
 
 def _plain(summary: TaskSummary) -> dict[str, Any]:

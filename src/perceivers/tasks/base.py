@@ -286,6 +286,13 @@ class Meter(ABC):
         """Return the 95 % confidence intervals of the metrics in `details`, or nothing."""
         return []
 
+    def errors(self) -> Tensor | None:
+        """Return an error of each sample, in order, by which two models can be compared on the same samples.
+
+        Its mean is the lower, the better the main metric is. None: it is not kept, or the metric is no mean.
+        """
+        return None
+
     def calibration(self, temperature: float | None = None) -> Calibration | None:
         """Return the calibration of the predicted probabilities. None: there are no probabilities, or no samples.
 

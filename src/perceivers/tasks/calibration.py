@@ -194,6 +194,10 @@ class ScoreSample:
         """True class of the kept samples."""
         return torch.cat(self._targets) if self._targets else torch.zeros(0, dtype=torch.long)
 
+    def is_right(self) -> Bool[Tensor, " n"]:
+        """Return whether the largest logit of each kept sample is that of its class."""
+        return self.outputs.argmax(dim=1) == self.targets
+
     def add(self, outputs: Float[Tensor, "B K"], targets: Int[Tensor, " B"]) -> None:
         """Add a batch. Samples whose logits are not finite are left out."""
         finite = outputs.isfinite().all(dim=1)

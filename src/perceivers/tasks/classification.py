@@ -299,6 +299,11 @@ class ClassificationMeter(ConfusionMeter):
         each = {name: percentile_interval(one) for name, one in _resampled(self.confusion).items()}
         return found | {name: one for name, one in each.items() if one is not None}
 
+    def errors(self) -> Float[Tensor, " n"] | None:
+        """Return 1 for each wrong sample; None if not all samples are kept."""
+        wrong = (~self._scores.is_right()).double()
+        return wrong if len(wrong) == int(self.confusion.sum()) else None
+
     def calibration(self, temperature: float | None = None) -> Calibration | None:
         """Return the calibration of the most probable class."""
         targets = self._scores.targets

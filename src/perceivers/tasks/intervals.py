@@ -63,6 +63,29 @@ def percentile_interval(values: Float[Tensor, " R"]) -> Interval | None:
     return None if low == high else (low, high)
 
 
+def is_clearly_larger(
+    value: float, interval: Interval | None, other: float, other_interval: Interval | None
+) -> bool:
+    """Return whether a metric is significantly larger than another, at the level of 5 %.
+
+    Both are taken as independent. Metrics of two models on the same samples mostly rise and fall together, so that
+    their difference is more certain than this. A missing interval has no width; without both, the result is False.
+
+    Args:
+        value: The larger metric.
+        interval: Its 95 % confidence interval.
+        other: The smaller metric.
+        other_interval: Its 95 % confidence interval.
+
+    Reference: R. G. Newcombe, Interval Estimation for the Difference Between Independent Proportions (1998), method 10.
+    """
+    if interval is None and other_interval is None:
+        return False
+    low = value if interval is None else interval[0]
+    high = other if other_interval is None else other_interval[1]
+    return value - other > math.hypot(value - low, high - other)
+
+
 class BootstrapSums:
     """Sums for each sample from which metrics can be computed for resamples of the samples.
 

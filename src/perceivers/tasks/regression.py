@@ -193,6 +193,12 @@ class RegressionMeter(SummedMeter):
         means = {name: values.mean().item() for name, values in each.items()}
         return {**means, "loss": loss / max(samples, 1.0), "samples": samples}
 
+    def errors(self) -> Float[Tensor, " n"] | None:
+        """Return the squared error of each sample; None for several numbers, or if not all samples are kept."""
+        if self._task.num_outputs > 1 or self.samples.count != len(self.samples.rows):
+            return None
+        return self.samples.rows[:, 1]
+
     def details(self) -> Details:
         """Return `rmse`, `mae`, `r2` and `pearson` of each number."""
         each = self._measured(self.sums[None])

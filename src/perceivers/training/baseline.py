@@ -1,16 +1,18 @@
 """Simple baseline beside a run: fitted after training, kept in the report, never an error of the run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from perceivers.baselines.fit import fit_baseline
-from perceivers.baselines.result import BaselineResult
+from perceivers.baselines.result import BaselineResult, paired_p_value
 from perceivers.data.loading.loader import Loader
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.sentences import baseline_sentence
 from perceivers.runs.splits import fingerprint_of
 from perceivers.runs.summary import read_summary
+from perceivers.tasks.base import Meter
+from perceivers.tasks.intervals import Interval
 
 
 def measured_baseline(
@@ -19,6 +21,8 @@ def measured_baseline(
     note: Callable[[str], object],
     *,
     metrics: Mapping[str, float],
+    intervals: Mapping[str, Interval],
+    meter: Meter,
     loaders: Mapping[str, Any] | None = None,
 ) -> BaselineResult | None:
     """Return the score of a simple baseline on the validation split, or None if there is none.
@@ -30,17 +34,19 @@ def measured_baseline(
         folder: The run folder.
         note: Called with a sentence on the result.
         metrics: Metrics of the run.
+        intervals: Their 95 % confidence intervals.
+        meter: Meter of the validation of all rows, in order, from which they were computed.
         loaders: Data loaders of the splits, whose caches are used.
     """
     if not run.recipe.training.baseline:
         return None
     rows = fingerprint_of(run.data.identities)
-    found = _of_report(folder)
+    found, errors = _of_report(folder), dict[int, float]()
     if found is None or found.data != rows:
         known = (loaders or {}).items()
         datasets = {name: one.dataset for name, one in known if isinstance(one, Loader)}
         try:
-            found = fit_baseline(run, datasets=datasets, data=rows)
+            found = fit_baseline(run, datasets=datasets, data=rows, errors=errors)
         except KeyboardInterrupt:
             note("The simple baseline was interrupted and is left out.")
             return None
@@ -49,8 +55,26 @@ def measured_baseline(
             note(f"There is no simple baseline to compare with: {reason}.")
             return None
     if found is not None:
-        note(baseline_sentence(found, metrics[found.metric]))
+        name, p_value = found.metric, _p_value(run, meter, errors)
+        note(baseline_sentence(found, metrics[name], intervals.get(name), p_value))
     return found
+
+
+def _p_value(run: ResolvedRun, meter: Meter, errors: Mapping[int, float]) -> float | None:
+    """Return the p-value of the difference from a baseline, from the errors of both for the same rows.
+
+    None: the errors are not known, or a row of validation was left out.
+    """
+    own, folds = meter.errors(), run.data.folds
+    rows: Sequence[int] = [row for fold in folds for row in fold]
+    if not folds and not run.data.streams:
+        rows = range(len(run.data.splits["validation"]))
+    if own is None or not errors or len(own) != len(rows):
+        return None
+    pairs = [
+        (mine, errors[row]) for row, mine in zip(rows, own.tolist(), strict=True) if row in errors
+    ]
+    return paired_p_value(*zip(*pairs, strict=True))
 
 
 def _of_report(folder: Path) -> BaselineResult | None:

@@ -417,7 +417,15 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     name = parts.module.task.main_metric
     parts.note(_kept_sentence(callback.best, metrics, name, results[""].intervals.get(name)))
     loaders = {"train": parts.batches.loader, "validation": parts.validation}
-    baseline = measured_baseline(run, callback.folder, parts.note, metrics=metrics, loaders=loaders)
+    baseline = measured_baseline(
+        run,
+        callback.folder,
+        parts.note,
+        metrics=metrics,
+        intervals=results[""].intervals,
+        meter=meter,
+        loaders=loaders,
+    )
     if what_to_do:
         parts.note(what_to_do)
     elif waiting:

@@ -218,7 +218,9 @@ def _finish(
     hub.save(folder, model, preprocess=run.preprocess, task=config, **settings)
     name, interval = task.main_metric, results[""].intervals.get(task.main_metric)
     note(_out_of_fold_sentence(metrics, task, len(payloads), interval))
-    baseline = measured_baseline(run, folder, note, metrics=metrics)
+    baseline = measured_baseline(
+        run, folder, note, metrics=metrics, intervals=results[""].intervals, meter=meter
+    )
     of_members = list(dict.fromkeys(text for one in payloads for text in one["notes"] if text))
     first = payloads[0]
     summary = RunSummary(
