@@ -1,6 +1,10 @@
 """Counts, durations and lists of names as text."""
 
+import re
 from collections.abc import Sequence
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -22,6 +26,30 @@ def readable_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration such as `90`, `45s`, `10m`, `2h` or `1h30m` in seconds.
+
+    Raises:
+        ValueError: If the text is no duration, or zero.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    parts = found.groups(default="0") if found else ("0", "0", "0")
+    seconds = sum(float(n) * unit for n, unit in zip(parts, _UNITS.values(), strict=True))
+    if seconds <= 0:
+        raise ValueError(f"Expected a duration such as 45s, 10m, 2h or 1h30m, got '{text}'.")
+    return seconds
+
+
+def check_duration(text: str) -> str:
+    """Return a text that `parse_duration` can parse.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    parse_duration(text)
+    return text
 
 
 def names_text(names: Sequence[str], shown: int = 3) -> str:

@@ -125,6 +125,8 @@ def test_a_misspelled_flag_suggests_the_nearest(capsys):
     ("args", "expected"),
     [
         (("--batch-size", "five"), "--batch-size: Input should be a valid integer"),
+        (("--max-time", "0s"), "--max-time: Expected a duration such as 45s"),
+        (("--optim.weight-decay", "-1"), "--optim.weight-decay: Input should be greater than or"),
         (("--batch-size",), "--batch-size: expected a value, got none"),
         (("--batch-size", "5", "6"), "--batch-size: expected one value, got 5 6"),
         (("--optim.lr.value", "5"), "--optim.lr.value: 'lr' is 0.002 in this recipe"),
@@ -219,6 +221,11 @@ def test_every_default_is_a_value_or_an_effect(name):
             "--device: Input should be 'auto', 'cpu', 'cuda' or 'mps', got 'tpu'",
         ),
         ({"batch": ("all",)}, "--batch: Input should be"),
+        ({"batch": ("0",)}, "--batch: Input should be greater than 0, got '0'"),
+        ({"folds": ("0",)}, "--folds: Input should be greater than 0, got '0'"),
+        ({"workers": ("-1",)}, "--workers: Input should be greater than or equal to 0"),
+        ({"ema": ("1",)}, "--ema: Input should be less than 1"),
+        ({"validation_fraction": ("1",)}, "--validation-fraction: Input should be less than 1"),
     ],
 )
 def test_wrong_flags_are_found_before_the_data_is_opened(flags, expected):

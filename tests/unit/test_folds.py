@@ -140,7 +140,7 @@ def write_table(folder, rows=12):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"folds": 0}, "Expected training.folds to be 1 or more, got 0"),
+        ({"folds": 0}, "folds: Input should be greater than 0, got 0"),
         ({"folds": 3, "validation_fraction": 0.2}, "--validation-fraction 0.2 has no meaning"),
         ({"folds": 3, "devices": 2}, "expected --devices 1"),
         ({"folds": 3, "stream": True}, "Leave --folds 3 out, or --stream"),

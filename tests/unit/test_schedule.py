@@ -3,7 +3,8 @@ import math
 import pytest
 
 from perceivers.recipes.registry import OptimConfig
-from perceivers.training.optim import learning_rate, parse_duration
+from perceivers.training.optim import learning_rate
+from perceivers.wording import parse_duration
 
 
 def rates(config, steps=100):

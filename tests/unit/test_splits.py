@@ -10,6 +10,7 @@ from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import identify_rows, with_validation
 from perceivers.runs.splits import (
     compare_rows,
+    count_learned,
     differences,
     fingerprint_of,
     read_splits,
@@ -46,6 +47,40 @@ def test_the_same_data_are_divided_as_before(birds):
     for name in ("train", "validation"):
         assert after.splits[name].indices.tolist() == before.splits[name].indices.tolist()
     assert fingerprint_of(identify_rows(after)) == fingerprint_of(identify_rows(before))
+
+
+def rows_of(splits):
+    return [RowIdentity(f"{n}.png", f"content {n}", "", split) for n, split in enumerate(splits)]
+
+
+@pytest.mark.parametrize(
+    ("source", "folds", "splits", "found"),
+    [
+        ("ttvv", 0, "ttvv", (0, 2)),
+        ("ttvv", 0, "vvtt", (2, 2)),
+        ("ttvv", 0, "tvvt", (1, 2)),
+        ("ttvv", 2, "0011", (2, 4)),
+        ("0011", 0, "vvvt", (1, 3)),
+        ("0011", 2, "0011", (0, 4)),
+        ("0011", 2, "1100", (4, 4)),
+        ("0011", 4, "1203", (2, 4)),
+    ],
+)
+def test_validation_rows_that_another_run_learned_are_counted(source, folds, splits, found):
+    names = {"t": "train", "v": "validation"} | {str(n): f"fold-{n}" for n in range(4)}
+    rows, others = (rows_of([names[one] for one in word]) for word in (splits, source))
+    saved = SavedSplits(rows=others, held_out=True, folds=2 if "0" in source else 0)
+    assert count_learned(saved, rows, folds=folds) == found
+    renamed = [replace(row, key=f"other/{row.key}") for row in rows]
+    assert count_learned(saved, renamed, folds=folds) == found
+
+
+def test_many_files_are_compared_by_name_and_size(monkeypatch):
+    monkeypatch.setattr("perceivers.runs.splits.WHOLE_FILES", 2)
+    rows = [replace(row, content="100") for row in rows_of(["train", "validation", "train"])]
+    saved = SavedSplits(rows=rows, held_out=True)
+    assert count_learned(saved, rows) == (0, 1)
+    assert count_learned(saved, [replace(row, split="validation") for row in rows]) == (2, 3)
 
 
 def test_a_row_never_changes_sides(birds, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, interpolate
 
+from perceivers.data.sources.identity import RowIdentity
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
@@ -16,7 +17,8 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.training.finetune import plan_warm_start
+from perceivers.runs.splits import write_splits
+from perceivers.training.finetune import leak_sentence, plan_warm_start
 from support.models import tiny_encoder
 from support.training import PREPROCESS, small_recipe
 
@@ -55,6 +57,24 @@ def begun(config, folder):
     plan = plan_warm_start(config, folder)
     plan.apply(model)
     return model, plan
+
+
+def test_validation_rows_that_the_other_run_learned_are_a_warning(tmp_path):
+    rows = [RowIdentity(f"{n}", f"{n}", "", "train" if n < 6 else "validation") for n in range(8)]
+    write_splits(tmp_path, rows, held_out=True)
+    assert leak_sentence(tmp_path, rows, folds=0, streamed=False) == ""
+    assert leak_sentence(None, rows, folds=0, streamed=False) == ""
+    folds = [replace(row, split=f"fold-{n % 2}") for n, row in enumerate(rows)]
+    text = leak_sentence(tmp_path, folds, folds=2, streamed=False)
+    assert text.startswith(
+        "Warning: 6 of the 8 rows, each held out by its fold, were training rows of"
+    )
+    other = [replace(row, split="validation") for row in rows]
+    assert "6 of the 8 validation rows" in leak_sentence(tmp_path, other, folds=0, streamed=False)
+    for source, streamed in ((tmp_path, True), ("someone/model", False)):
+        assert leak_sentence(source, rows, folds=0, streamed=streamed).startswith(f"If {source}")
+    (tmp_path / "splits.jsonl.gz").write_bytes(b"no")
+    assert leak_sentence(tmp_path, rows, folds=0, streamed=False).startswith("If ")
 
 
 def test_everything_is_taken_over_where_everything_fits(tmp_path):

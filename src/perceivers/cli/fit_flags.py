@@ -12,7 +12,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
+
+import pydantic
 
 from perceivers.plugins import GROUP
 
@@ -138,14 +140,24 @@ def _check_value(name: str, words: Sequence[str], annotation: str | None) -> str
         return f"{flag_name(name)}: expected one value, got {' '.join(words)}."
     if NoneType in members and words[0] == "None":
         return None
-    from pydantic import TypeAdapter, ValidationError
-
     union: Any = Union  # of types that are known at run time only
     try:
-        TypeAdapter[Any](union[tuple(members)]).validate_python(words[0])
-    except ValidationError as error:
+        pydantic.TypeAdapter[Any](union[tuple(members)]).validate_python(words[0])
+    except pydantic.ValidationError as error:
         return f"{flag_name(name)}: {error.errors()[0]['msg']}, got {words[0]!r}."
     return None
+
+
+def _in_range(node: ast.expr) -> list[Any]:
+    """Return the type in the brackets of `Annotated`, with its range if a `Field` states one."""
+    assert isinstance(node, ast.Tuple)
+    annotated: Any = Annotated
+    kinds = _members(node.elts[0])
+    for one in node.elts[1:]:
+        if isinstance(one, ast.Call) and ast.unparse(one.func) == "Field":
+            ends = {str(end.arg): ast.literal_eval(end.value) for end in one.keywords}
+            kinds = [annotated[kind, pydantic.Field(**ends)] for kind in kinds]
+    return kinds
 
 
 def _members(node: ast.expr) -> list[Any]:
@@ -158,6 +170,10 @@ def _members(node: ast.expr) -> list[Any]:
         return [NoneType]
     if isinstance(node, ast.Name) and node.id in plain:
         return [plain[node.id]]
+    if isinstance(node, ast.Name) and node.id.startswith(("Positive", "NonNegative")):
+        return [getattr(pydantic, node.id)]
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Annotated":
+        return _in_range(node.slice)
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
         values = ast.literal_eval(node.slice)
         return [Literal[values if isinstance(values, tuple) else (values,)]]

@@ -13,9 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from perceivers.escaping import encode_text
 from perceivers.registry import configclass
@@ -101,13 +102,13 @@ class DataConfig:
     split_column: str | None = None
     test: str | None = None
     group: str | None = None
-    validation_fraction: float = 0.1
-    split_seed: int = 0
-    max_bad: float = 0.01
-    workers: int | None = None
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    split_seed: NonNegativeInt = 0
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01
+    workers: NonNegativeInt | None = None
     stream: bool = False
-    shuffle_buffer: int = 2048
-    clips: int = 1
+    shuffle_buffer: PositiveInt = 2048
+    clips: PositiveInt = 1
     cache: str | None = None
 
 

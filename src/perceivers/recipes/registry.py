@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
+
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from perceivers.data.base import DataConfig, nearest
 from perceivers.data.registry import AugmentConfig, PreprocessConfig
@@ -13,6 +15,7 @@ from perceivers.models.perceiver import EncoderConfig, PerceiverConfig, ReadoutC
 from perceivers.plugins import load_plugins
 from perceivers.registry import configclass
 from perceivers.tasks.registry import TaskConfig
+from perceivers.wording import check_duration
 
 Preset = Literal["quick", "default", "best"]
 
@@ -39,10 +42,10 @@ class OptimConfig:
     """
 
     name: Literal["lamb", "adamw"] = "lamb"
-    lr: float = 1e-3
+    lr: NonNegativeFloat = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-6
-    weight_decay: float = 0.1
+    weight_decay: NonNegativeFloat = 0.1
     clip_norm: float | None = 10.0
     schedule: Literal["constant", "steps", "cosine", "constant_cosine", "warmup_cosine"] = (
         "constant_cosine"
@@ -50,8 +53,8 @@ class OptimConfig:
     milestones: tuple[float, ...] = ()
     decay: float = 0.1
     constant_fraction: float = 0.5
-    warmup_steps: int = 0
-    warmup_fraction: float = 0.0
+    warmup_steps: NonNegativeInt = 0
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 @configclass
@@ -89,25 +92,25 @@ class TrainingConfig:
         baseline: Fit a simple model of scikit-learn to the same rows after training, for comparison (at most 60 s).
     """
 
-    batch_size: int = 128
-    max_epochs: int | None = None
-    max_steps: int | None = None
-    max_time: str | None = None
-    accumulate: int = 1
-    batch: int | Literal["auto"] | None = None
+    batch_size: PositiveInt = 128
+    max_epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    max_time: Annotated[str, AfterValidator(check_duration)] | None = None
+    accumulate: PositiveInt = 1
+    batch: PositiveInt | Literal["auto"] | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
-    ema: float | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: bool = False
     grad_checkpointing: bool = False
     mlp_checkpointing: bool = False
-    folds: int | None = None
+    folds: PositiveInt | None = None
     tta: bool = False
-    early_stopping: int | None = None
-    seed: int = 0
+    early_stopping: PositiveInt | None = None
+    seed: NonNegativeInt = 0
     permute: int | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = 1
-    nodes: int = 1
+    devices: PositiveInt = 1
+    nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     logger: tuple[Literal["wandb", "mlflow"], ...] = ()
     progress: bool = True

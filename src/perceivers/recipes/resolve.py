@@ -159,8 +159,6 @@ def _num_folds(recipe: Recipe) -> int | None:
     num, training = recipe.training.folds, recipe.training
     if num is None or num == 1:
         return None
-    if num < 1:
-        raise ValueError(f"Expected training.folds to be 1 or more, got {num}.")
     if recipe.data.validation_fraction != DataConfig().validation_fraction:
         raise ValueError(
             f"With --folds {num}, each fold holds out its own part of the rows, so --validation-fraction "

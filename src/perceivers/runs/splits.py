@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perceivers.data.base import atomic_write
 from perceivers.data.fingerprint import bytes_fingerprint
-from perceivers.data.sources.identity import RowIdentity, SavedSplits
+from perceivers.data.sources.identity import WHOLE_FILES, RowIdentity, SavedSplits, fold_name
 from perceivers.runs.folder import SPLITS_FILE
 from perceivers.wording import counted, names_text
 
@@ -64,6 +64,42 @@ def with_removed(old: SavedSplits, rows: Sequence[RowIdentity]) -> list[RowIdent
     """Return rows followed by those of a run that are gone, which are never held out if they come back."""
     keys = {row.key for row in rows}
     return [*rows, *(replace(row, present=False) for row in old.rows if row.key not in keys)]
+
+
+def count_learned(
+    source: SavedSplits, rows: Sequence[RowIdentity], *, folds: int = 0
+) -> tuple[int, int]:
+    """Return the number of validation rows of a run that another one was trained on, and that of its validation rows.
+
+    Of an ensemble, member i is compared with the member of the other run whose weights it starts from: member i, or of
+    fewer members counted from the first again.
+
+    Args:
+        source: Splits of the other run.
+        rows: Rows of this run.
+        folds: Number of folds of this run. 0: a single validation split.
+    """
+    by_content = max(len(source.rows), len(rows)) <= WHOLE_FILES
+    learned = held = 0
+    for index in range(folds or 1):
+        mine = fold_name(index) if folds else "validation"
+        theirs = fold_name(index % source.folds) if source.folds else "validation"
+        known = {
+            _identity(row, by_content=by_content) for row in source.rows if row.split != theirs
+        }
+        here = [
+            _identity(row, by_content=by_content)
+            for row in rows
+            if row.present and row.split == mine
+        ]
+        held += len(here)
+        learned += sum(one in known for one in here)
+    return learned, held
+
+
+def _identity(row: RowIdentity, *, by_content: bool) -> tuple[str, ...]:
+    """Return the content of a row, which is its size alone where there are many files, and then also its key."""
+    return (row.content,) if by_content else (row.key, row.content)
 
 
 def compare_rows(

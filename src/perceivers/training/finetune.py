@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from perceivers.data.base import atomic_write
+from perceivers.data.sources.identity import RowIdentity
 from perceivers.hub import checkpoint as hub
 from perceivers.inputs.positions import FourierPositions
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
+from perceivers.runs.splits import count_learned, read_splits
 from perceivers.typing import Tensor
 
 START_FILE = "init.json"
@@ -187,6 +189,44 @@ def plan_warm_start(
     if plan.taken >= _FEWEST * plan.total:
         return plan
     raise ValueError(_misfit(plan))
+
+
+def known_start(folder: Path) -> str | None:
+    """Return the run from whose weights a run in a folder started, if any."""
+    path = folder / START_FILE
+    return json.loads(path.read_bytes())["from"] if path.is_file() else None
+
+
+def leak_sentence(
+    source: str | Path | None, rows: Sequence[RowIdentity], *, folds: int, streamed: bool
+) -> str:
+    """Return a warning if the other run was trained on validation rows of this run, or if that is unknown, else "".
+
+    Args:
+        source: Run folder or hub id of the other run. None: there is none.
+        rows: Rows of this run.
+        folds: Number of its folds. 0: a single validation split.
+        streamed: Whether the data are streamed, so that rows are not known.
+    """
+    if source is None:
+        return ""
+    try:
+        saved = None if streamed else read_splits(Path(source))
+    except ValueError:  # a damaged file
+        saved = None
+    if saved is None:
+        return (
+            f"If {source}, whose weights this run starts from, was trained on rows that are validation rows here, the "
+            "validation metrics are too good."
+        )
+    learned, held = count_learned(saved, rows, folds=folds)
+    if not learned:
+        return ""
+    what = "validation rows" if not folds else "rows, each held out by its fold,"
+    return (
+        f"Warning: {learned:,} of the {held:,} {what} were training rows of {source}, whose weights this run starts "
+        "from: the validation metrics are too good."
+    )
 
 
 def _misfit(plan: WarmStart) -> str:

@@ -14,6 +14,7 @@ import torch
 from perceivers.checks.check import quick_check
 from perceivers.console import print_message
 from perceivers.data.modalities.image.decode import quiet_pillow
+from perceivers.data.sources.identity import SavedSplits, fold_name
 from perceivers.data.sources.split import identify_rows
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
@@ -57,7 +58,7 @@ from perceivers.training.baseline import measured_baseline
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
-from perceivers.training.finetune import WarmStart, plan_warm_start
+from perceivers.training.finetune import WarmStart, known_start, leak_sentence, plan_warm_start
 from perceivers.training.seeding import seed_everything
 from perceivers.training.stopping import StoppingCriteria
 from perceivers.training.views import choose_views, measure_views
@@ -124,6 +125,8 @@ def fit(
     else:
         chosen = None if recipe is None else find_recipe(recipe, size=size)
     splits = read_splits(folder) if resume and has_begun(folder) else None
+    if chosen is not None and splits is not None:
+        _check_folds(chosen, overrides, splits, folder)
     run = resolve(data, chosen, size=size, overrides=overrides, splits=splits)
     if is_first_process():
         for sentence in _summary(run, folder):
@@ -149,6 +152,34 @@ def _with_new_limits(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, 
         return dict(overrides)
     names = {key.replace("-", "_").removeprefix("training.") for key in given}
     return {**overrides, **{name: None for name in LIMITS if name not in names}}
+
+
+def _check_folds(
+    recipe: Recipe, overrides: Mapping[str, Any], splits: SavedSplits, folder: Path
+) -> None:
+    """Check that a resumed run is not asked for another number of folds than it has.
+
+    Raises:
+        ValueError: If it is. More folds than there are rows or groups to hold out mean as many as there are.
+    """
+    given = {
+        key: value
+        for key, value in overrides.items()
+        if key.replace("-", "_").removeprefix("training.") == "folds"
+    }
+    requested = override(recipe, given).training.folds or 1
+    own = max(splits.folds, 1)
+    rows = Counter(row.split for row in splits.rows)
+    is_most = recipe.data.group is not None or all(
+        rows[fold_name(index)] == 1 for index in range(splits.folds)
+    )
+    if not given or requested == own or (requested > own > 1 and is_most):
+        return
+    began = f"{own} folds" if own > 1 else "a single validation split"
+    raise ValueError(
+        f"The run in {folder} began with {began}, which cannot change when it is resumed; got --folds {requested}. "
+        "Leave --folds out to resume it, or give another --out for a new run."
+    )
 
 
 def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
@@ -208,6 +239,11 @@ def train(
     if not importlib.util.find_spec("lightning"):
         raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
     StoppingCriteria.of(run.recipe.training)
+    if "validation" not in {**run.data.splits, **run.data.streams}:
+        raise ValueError(
+            "Training needs validation rows, by which weights are chosen: expected a validation split, or a "
+            f"--validation-fraction above 0, got {run.recipe.data.validation_fraction:g}."
+        )
     folder, recipe = Path(out), run.recipe
     resume = is_resumed(folder, resume=resume)
     run = replace(run, data=replace(run.data, identities=identify_rows(run.data)))
@@ -232,6 +268,13 @@ def train(
         saved = read_splits(folder) if has_begun(folder) else None
         about = "" if saved is None else compare_rows(saved, rows, folder, other_data=other_data)
         restored = open_folder(folder, recipe, resume=resume)
+        leak = leak_sentence(
+            init_from or known_start(folder),
+            rows,
+            folds=len(run.data.folds),
+            streamed=bool(run.data.streams),
+        )
+        notes = [note, about, leak]
         if saved is None or about:
             rows = rows if saved is None else with_removed(saved, rows)
             held_out = run.data.divided is not None
@@ -240,9 +283,9 @@ def train(
             from perceivers.training.folds import train_folds
 
             return train_folds(
-                run, folder, resume=resume, init_from=init_from, data=data, notes=[note, about]
+                run, folder, resume=resume, init_from=init_from, data=data, notes=notes
             )
-        return _train(run, folder, restored=restored, start=start, data=data, notes=[note, about])
+        return _train(run, folder, restored=restored, start=start, data=data, notes=notes)
 
 
 def _train(

@@ -32,7 +32,7 @@ from perceivers.training.build import build_task
 from perceivers.training.checkpoint import read_payload, save_payload
 from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import step_text
-from perceivers.training.finetune import START_FILE, plan_warm_start
+from perceivers.training.finetune import known_start, plan_warm_start
 from perceivers.training.fit import (
     Run,
     decoding_notes,
@@ -41,9 +41,8 @@ from perceivers.training.fit import (
     saved_columns,
     validation_results,
 )
-from perceivers.training.optim import parse_duration
 from perceivers.training.views import choose_views, measure_views
-from perceivers.wording import counted
+from perceivers.wording import counted, parse_duration
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -70,23 +69,19 @@ def train_folds(
     ended = [fold_folder(folder, index) / FOLD_RESULT for index in range(count)]
     all_had_ended = all(path.exists() for path in ended)
     payloads: list[Payload] = []
+    lines = [note for note in notes if note]
+    for line in lines:
+        print_message(line)
     for index, path in enumerate(ended):
         if not path.exists():
             _train_member(run, folder, index, resume=resume, init_from=init_from)
         payloads.append(read_payload(path))
         if not all_had_ended:
             print_message(_member_sentence(payloads[-1], run, index))
-    lines = [note for note in notes if note]
     if all_had_ended:
         lines.append(
             f"The run in {folder} had ended already; only its report is written again. Ended members are not trained "
             f"longer: a new run with --init-from {folder} starts from their weights."
-        )
-        print_message(lines[-1])
-    if start := init_from or _known_start(folder):
-        lines.append(
-            f"The members began from the weights of {start}. If that run learned these rows, the result out of fold "
-            "is too good: its members know rows that are held out here."
         )
         print_message(lines[-1])
     summary = _finish(run, folder, payloads, data, lines)
@@ -126,7 +121,7 @@ def _train_member(
     if resume:
         member = replace(member, recipe=with_found_batch(member.recipe, own))
     start = None
-    init_from = init_from or _known_start(folder)
+    init_from = init_from or known_start(folder)
     if init_from is not None and not (own / LAST).exists():
         config = member.recipe.model_config()
         start = plan_warm_start(config, init_from, preprocess=run.preprocess, member=index)
@@ -140,12 +135,6 @@ def _train_member(
         start=start,
         finish=lambda parts: _save_member(parts, member),
     )
-
-
-def _known_start(folder: Path) -> str | None:
-    """Return the run from whose weights the members of an interrupted run start, if any."""
-    path = folder / START_FILE
-    return json.loads(path.read_bytes())["from"] if path.is_file() else None
 
 
 def _save_member(parts: "TrainingParts", run: ResolvedRun) -> None:

@@ -1,7 +1,6 @@
 """Optimizer, learning-rate schedule, gradient clipping and moving average of the weights."""
 
 import math
-import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -84,10 +83,6 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Floa
     return norm
 
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
 def learning_rate(config: OptimConfig, *, progress: float, step: int) -> float:
     """Return the learning rate of one optimizer step.
 
@@ -123,20 +118,6 @@ def learning_rate(config: OptimConfig, *, progress: float, step: int) -> float:
 def _cosine(progress: float) -> float:
     """Return half a cosine wave: 1 at the start, 0 at the end."""
     return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def parse_duration(text: str) -> float:
-    """Return a duration such as `90`, `45s`, `10m`, `2h` or `1h30m` in seconds.
-
-    Raises:
-        ValueError: If the text is no duration, or zero.
-    """
-    found = _DURATION.fullmatch(text.strip().lower())
-    parts = found.groups(default="0") if found else ("0", "0", "0")
-    seconds = sum(float(n) * unit for n, unit in zip(parts, _UNITS.values(), strict=True))
-    if seconds <= 0:
-        raise ValueError(f"Expected a duration such as 45s, 10m, 2h or 1h30m, got '{text}'.")
-    return seconds
 
 
 class Lamb(Optimizer):

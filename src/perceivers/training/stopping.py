@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from perceivers.recipes.registry import TrainingConfig
-from perceivers.training.optim import parse_duration
+from perceivers.wording import parse_duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ from perceivers.data.fingerprint import bytes_fingerprint, value_fingerprint
 from perceivers.data.streaming.stream import Stream
 from perceivers.data.tables.columns import InputColumn
 
-_WHOLE_FILES = 20_000  # number of rows up to which files are compared by content, above it by size
+WHOLE_FILES = 20_000
+"""Number of rows up to which files are compared by content, above it by size."""
+
 _SAMPLE = 64 * 1024  # bytes at the beginning, in the middle and at the end of a file
 _DIGITS = 16  # of a fingerprint
 
@@ -98,7 +100,7 @@ def row_identities(
     """
     columns = list(dict.fromkeys(c for part in inputs.values() for c in part.all_columns))
     folder = _folder_of(table)
-    is_whole = len(table) <= _WHOLE_FILES
+    is_whole = len(table) <= WHOLE_FILES
     seen: Counter[str] = Counter()
     found: list[RowIdentity] = []
     for index in range(len(table)):
