@@ -17,7 +17,7 @@ from perceivers.exporting import formats, preprocessing
 from perceivers.exporting import verify as check
 from perceivers.exporting.graph import build_graph, one_window
 from perceivers.exporting.preprocessing import GraphPreprocessor, register_preprocessing
-from perceivers.exporting.script import ScriptTemplate
+from perceivers.exporting.script_template import ScriptTemplate
 from perceivers.exporting.verify import Difference
 from perceivers.hub.checkpoint import Saved, SavedConfig, load, save
 from perceivers.tasks.classification import ClassificationConfig

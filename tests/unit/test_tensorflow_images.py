@@ -18,7 +18,7 @@ from perceivers.data.modalities.image.modality import (
     ImagePreprocessConfig,
 )
 from perceivers.data.modalities.image.preprocess import evaluation_box
-from perceivers.exporting.script import READ_IMAGE
+from perceivers.exporting.script_media import READ_IMAGE
 from perceivers.recipes.registry import get_recipe
 
 CONFIG = ImagePreprocessConfig.imagenet(resize="tensorflow")

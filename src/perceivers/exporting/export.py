@@ -28,7 +28,8 @@ from perceivers.exporting.formats import (
 )
 from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.preprocessing import GraphPreprocessor, script_template
-from perceivers.exporting.script import ScriptTemplate, script_of
+from perceivers.exporting.script import script_of
+from perceivers.exporting.script_template import ScriptTemplate
 from perceivers.exporting.verify import (
     TOLERANCE,
     Difference,

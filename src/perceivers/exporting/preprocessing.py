@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import conv1d, pad
 
 from perceivers.data.modalities.audio.mel import mel_matrices
-from perceivers.exporting import script
-from perceivers.exporting.script import ScriptTemplate
+from perceivers.exporting import script_media, script_values
+from perceivers.exporting.script_template import ScriptTemplate
 from perceivers.typing import Bool, Float, Tensor, UInt8
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -382,10 +382,10 @@ class SeriesPreprocessor(GraphPreprocessor):
         return torch.cat(parts, dim=-1).masked_fill(~real[..., None], 0.0), real
 
 
-register_preprocessing("image", ImagePreprocessor, script.READ_IMAGE)
-register_preprocessing("video", VideoPreprocessor, script.READ_VIDEO)
-register_preprocessing("points", PointsPreprocessor, script.READ_POINTS)
-register_preprocessing("text", TextPreprocessor, script.READ_TEXT)
-register_preprocessing("wave", WaveformPreprocessor, script.READ_AUDIO)
-register_preprocessing("mel", MelPreprocessor, script.READ_AUDIO)
-register_preprocessing("series", SeriesPreprocessor, script.READ_SERIES)
+register_preprocessing("image", ImagePreprocessor, script_media.READ_IMAGE)
+register_preprocessing("video", VideoPreprocessor, script_media.READ_VIDEO)
+register_preprocessing("points", PointsPreprocessor, script_values.READ_POINTS)
+register_preprocessing("text", TextPreprocessor, script_values.READ_TEXT)
+register_preprocessing("wave", WaveformPreprocessor, script_media.READ_AUDIO)
+register_preprocessing("mel", MelPreprocessor, script_media.READ_AUDIO)
+register_preprocessing("series", SeriesPreprocessor, script_values.READ_SERIES)
