@@ -122,14 +122,14 @@ from .outputs.queries import LearnedQueriesConfig as LearnedQueriesConfig
 # Tasks
 from .tasks.autoencode import AutoencodeConfig as AutoencodeConfig
 from .tasks.autoencode import ReconstructionConfig as ReconstructionConfig
-from .tasks.base import BaseTaskConfig as BaseTaskConfig
-from .tasks.base import ConfusionMeter as ConfusionMeter
+from .tasks.config import BaseTaskConfig as BaseTaskConfig
+from .tasks.meters import ConfusionMeter as ConfusionMeter
 from .tasks.base import ExportOutput as ExportOutput
-from .tasks.base import Meter as Meter
-from .tasks.base import OutputPart as OutputPart
+from .tasks.meters import Meter as Meter
+from .tasks.config import OutputPart as OutputPart
 from .tasks.base import PredictionRequest as PredictionRequest
 from .tasks.base import SupervisedTask as SupervisedTask
-from .tasks.base import TargetInfo as TargetInfo
+from .tasks.config import TargetInfo as TargetInfo
 from .tasks.base import Task as Task
 from .tasks.base import TaskBatch as TaskBatch
 from .tasks.classification import ClassificationConfig as ClassificationConfig

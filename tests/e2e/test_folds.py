@@ -17,7 +17,7 @@ from perceivers.hub.checkpoint import load
 from perceivers.recipes.files import read_run_recipe
 from perceivers.report.publish import model_card
 from perceivers.runs.record import read_run
-from perceivers.tasks.base import stack_outputs
+from perceivers.tasks.averaging import stack_outputs
 from perceivers.training import folds as folds_module
 from perceivers.training import views as views_module
 from support import modality_data as made

@@ -25,7 +25,8 @@ from perceivers.tasks.autoencode import (
     reconstruction_cells,
     to_data_units,
 )
-from perceivers.tasks.base import TargetInfo, forward_task
+from perceivers.tasks.base import forward_task
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.registry import build_task, fit_to_target
 from support.models import tiny_encoder
 

@@ -17,8 +17,8 @@ from perceivers.baselines.views import View, features_of, statistics_view
 from perceivers.data.modalities.table.modality import TablePreprocessConfig
 from perceivers.recipes.resolve import resolve
 from perceivers.runs.sentences import baseline_sentence
-from perceivers.tasks.base import BaseTaskConfig
 from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.config import BaseTaskConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig

@@ -17,7 +17,7 @@ from perceivers.outputs.queries import (
     LearnedQueriesConfig,
     QueryContext,
 )
-from perceivers.tasks.base import OutputPart
+from perceivers.tasks.config import OutputPart
 from support.models import tiny_encoder
 from support.tolerance import assert_close
 

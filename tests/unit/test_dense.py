@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.base import TargetInfo, forward_task
+from perceivers.tasks.base import forward_task
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.dense import ImageToImageConfig, SegmentationConfig
 from perceivers.tasks.registry import build_task, fit_to_target
 

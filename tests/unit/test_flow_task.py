@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.flow import FlowConfig, FlowTask, flow_cells
 from perceivers.tasks.registry import build_task, fit_to_target
 

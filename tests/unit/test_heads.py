@@ -8,7 +8,7 @@ from perceivers.outputs.heads import (
     TiedHeadConfig,
     build_head,
 )
-from perceivers.tasks.base import OutputPart
+from perceivers.tasks.config import OutputPart
 from support.tolerance import assert_close
 
 

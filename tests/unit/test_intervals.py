@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.base import metric_text
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import (
     ImageToImageConfig,
@@ -20,6 +19,7 @@ from perceivers.tasks.intervals import (
     wilson_interval,
 )
 from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask
+from perceivers.tasks.metric_text import metric_text
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.registry import build_task

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from perceivers.data.modalities.text import modality as text
 from perceivers.tasks import masked
-from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.masked import IGNORED, MaskedBytesConfig, MaskedBytesTask, mask_bytes
 from perceivers.tasks.registry import build_task, fit_to_target
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from perceivers.tasks.base import combine_clips
+from perceivers.tasks.averaging import combine_clips
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask, average_precision
 from support.tolerance import assert_close
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import TargetInfo, combine_clips, is_share, metric_text
+from perceivers.tasks.averaging import combine_clips
 from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.config import TargetInfo
+from perceivers.tasks.metric_text import is_share, metric_text
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTask, MultiTaskConfig, is_known
 from perceivers.tasks.registry import build_task, config_for_target, fit_to_target

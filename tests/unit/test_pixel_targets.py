@@ -28,7 +28,7 @@ from perceivers.recipes import get_recipe
 from perceivers.recipes.assume import assume
 from perceivers.recipes.files import dump_recipe
 from perceivers.recipes.resolve import bind_modalities, fill_task, split_for_task
-from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.config import TargetInfo
 from support.resolved import specialize
 
 PALETTE = [0, 0, 0, 200, 10, 10, 10, 200, 10]

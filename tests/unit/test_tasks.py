@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from perceivers.tasks.base import TargetInfo
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.multilabel import MultiLabelConfig, MultiLabelTask
 from perceivers.tasks.registry import TASKS, TaskConfig, build_task, fit_to_target
 from perceivers.tasks.regression import RegressionConfig, RegressionTask

@@ -1,8 +1,11 @@
 import pytest
 import torch
 
-from perceivers.tasks.base import Meter, Task, TaskBatch, combine_clips, forward_task, metric_text
+from perceivers.tasks.averaging import combine_clips
+from perceivers.tasks.base import Task, TaskBatch, forward_task
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.meters import Meter
+from perceivers.tasks.metric_text import metric_text
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig

@@ -12,7 +12,7 @@ from perceivers.hub.checkpoint import save
 from perceivers.models.perceiver import build
 from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import get_recipe
-from perceivers.tasks.base import OutputPart
+from perceivers.tasks.config import OutputPart
 from perceivers.training.finetune import plan_warm_start
 from support.resolved import specialize
 

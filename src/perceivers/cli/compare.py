@@ -128,7 +128,7 @@ def _csv(comparison: "Comparison") -> str:
 
 def _table(comparison: "Comparison") -> str:
     from perceivers.evaluation.metrics_table import in_columns
-    from perceivers.tasks.base import metric_text
+    from perceivers.tasks.metric_text import metric_text
 
     runs = comparison.runs
     rows = [["", *(_short(one.name) for one in runs)]]
@@ -153,7 +153,7 @@ def _table(comparison: "Comparison") -> str:
 
 def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
     """Return the rows of the table on size and cost, without those unknown for all runs."""
-    from perceivers.tasks.base import metric_text
+    from perceivers.tasks.metric_text import metric_text
     from perceivers.wording import readable_duration
 
     formats = {

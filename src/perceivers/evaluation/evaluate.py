@@ -22,11 +22,13 @@ from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.models.compression import compression
 from perceivers.recipes.resolve import split_for_task
 from perceivers.runs.splits import read_splits
-from perceivers.tasks.base import Baseline, Details, Meter, Task, combine_clips
+from perceivers.tasks.averaging import combine_clips
+from perceivers.tasks.base import Task
 from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.classes import ClassResult, class_results
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Baseline, Details, Meter
 from perceivers.tasks.prediction import finite_rows
 from perceivers.wording import counted
 

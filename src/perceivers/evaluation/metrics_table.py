@@ -8,8 +8,8 @@ from typing import Any, cast
 from perceivers.escaping import escape_line, json_text
 from perceivers.evaluation.evaluate import Evaluation, as_dict
 from perceivers.runs.sentences import curves_sentence, few_rows_sentence, measured_calibration
-from perceivers.tasks.base import metric_text
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.metric_text import metric_text
 from perceivers.tasks.prediction import Prediction
 from perceivers.wording import counted
 

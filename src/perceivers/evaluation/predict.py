@@ -27,7 +27,8 @@ from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import PredictionRequest, TaskBatch, combine_clips, infer_views
+from perceivers.tasks.averaging import combine_clips, infer_views
+from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.wording import counted, names_text

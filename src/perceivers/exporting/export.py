@@ -43,7 +43,7 @@ from perceivers.hub.convert import export_huggingface
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import BaseTaskConfig
+from perceivers.tasks.config import BaseTaskConfig
 from perceivers.typing import Tensor
 
 FORMATS = ("onnx", "torch", "safetensors", "huggingface")

@@ -20,7 +20,8 @@ from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.base import Task, TaskBatch, Views, infer_views
+from perceivers.tasks.averaging import Views, infer_views
+from perceivers.tasks.base import Task, TaskBatch
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor, Tensors
 

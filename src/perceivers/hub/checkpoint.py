@@ -28,7 +28,7 @@ from perceivers.hub.quantize import is_quantized
 from perceivers.models.ensemble import Ensemble, members_of
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.registry import configclass
-from perceivers.tasks.base import Views
+from perceivers.tasks.averaging import Views
 from perceivers.tasks.registry import TaskConfig, build_task
 from perceivers.typing import Tensor
 

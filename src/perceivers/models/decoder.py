@@ -27,7 +27,7 @@ from perceivers.outputs.queries import (
     build_queries,
 )
 from perceivers.registry import configclass
-from perceivers.tasks.base import OutputPart
+from perceivers.tasks.config import OutputPart
 from perceivers.typing import Float, Int, Tensor, Tensors
 
 _PADDING_SCALE = 0.02

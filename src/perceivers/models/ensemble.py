@@ -8,7 +8,7 @@ from torch import nn
 from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import Perceiver, PerceiverConfig
 from perceivers.models.transformer import TransformerEncoder
-from perceivers.tasks.base import stack_outputs
+from perceivers.tasks.averaging import stack_outputs
 from perceivers.typing import Tensor, Tensors
 
 Combine = Callable[[Any], Any]

@@ -12,7 +12,7 @@ from torch.nn.functional import dropout, linear
 from perceivers.nn.init import truncated_linear
 from perceivers.nn.running_statistics import count_batch
 from perceivers.registry import configclass
-from perceivers.tasks.base import OutputPart
+from perceivers.tasks.config import OutputPart
 from perceivers.typing import Bool, Float, Tensor
 
 ElementContent = tuple[Tensor, Tensor | None]

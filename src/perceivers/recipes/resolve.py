@@ -29,7 +29,7 @@ from perceivers.recipes.rules.base import apply_rules, num_rows, training_rows
 from perceivers.recipes.rules.folds import with_folds, with_views
 from perceivers.recipes.rules.length import with_length
 from perceivers.tasks.autoencode import LABEL
-from perceivers.tasks.base import TargetInfo
+from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.multitask import multitask_config
 from perceivers.tasks.registry import TaskConfig, fit_to_target
 

@@ -41,7 +41,7 @@ from perceivers.runs.sentences import (
     measured_calibration,
 )
 from perceivers.runs.summary import TaskSummary
-from perceivers.tasks.base import metric_text
+from perceivers.tasks.metric_text import metric_text
 from perceivers.wording import counted
 
 _MAX_CLASSES = 30  # of a confusion matrix as a table

@@ -11,10 +11,10 @@ from perceivers.escaping import encode_text, escape_figure, escape_markdown, mar
 from perceivers.runs.metrics import METRICS_FILE, read_metrics
 from perceivers.runs.sentences import calibration_sentence, curves_sentence, few_rows_sentence
 from perceivers.runs.summary import RunSummary, TaskSummary, write_summary
-from perceivers.tasks.base import metric_text
 from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval, wilson_interval
+from perceivers.tasks.metric_text import metric_text
 from perceivers.typing import Int, Tensor
 from perceivers.wording import counted, readable_duration
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perceivers.baselines.result import BaselineResult
-from perceivers.tasks.base import is_share, metric_text
 from perceivers.tasks.calibration import MIN_ROWS, Calibration
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval, wilson_interval
+from perceivers.tasks.metric_text import is_share, metric_text
 from perceivers.wording import counted
 
 FEW_ROWS = 100

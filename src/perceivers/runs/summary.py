@@ -16,11 +16,11 @@ from pydantic import TypeAdapter
 from perceivers.baselines.result import BaselineResult
 from perceivers.data.base import atomic_write
 from perceivers.escaping import encode_text
-from perceivers.tasks.base import Details, Meter
 from perceivers.tasks.calibration import Calibration
 from perceivers.tasks.classes import ClassResult, class_results
 from perceivers.tasks.curves import Curve
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Details, Meter
 from perceivers.typing import Int, Tensor
 
 SUMMARY_FILE = "report.json"

@@ -10,19 +10,11 @@ from torch.nn.functional import cross_entropy, one_hot, pad
 
 from perceivers.nn.patches import depth_to_space, space_to_depth
 from perceivers.registry import configclass
-from perceivers.tasks.base import (
-    Baseline,
-    BaseTaskConfig,
-    Meter,
-    OutputPart,
-    PredictionRequest,
-    TargetInfo,
-    Task,
-    TaskBatch,
-    to_float,
-)
+from perceivers.tasks.base import PredictionRequest, Task, TaskBatch, to_float
 from perceivers.tasks.classification import ClassificationTask
+from perceivers.tasks.config import BaseTaskConfig, OutputPart, TargetInfo
 from perceivers.tasks.intervals import BootstrapSums, Interval, wilson_interval
+from perceivers.tasks.meters import Baseline, Meter
 from perceivers.tasks.prediction import Prediction, Reconstruction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors

@@ -9,17 +9,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from perceivers.tasks.base import (
-    BaseTaskConfig,
-    ConfusionMeter,
-    ExportOutput,
-    OutputPart,
-    PredictionRequest,
-    SupervisedTask,
-    TargetInfo,
-    to_float,
-)
+from perceivers.tasks.base import ExportOutput, PredictionRequest, SupervisedTask, to_float
 from perceivers.tasks.calibration import Calibration, ScoreSample, class_calibration
+from perceivers.tasks.config import BaseTaskConfig, OutputPart, TargetInfo
 from perceivers.tasks.curves import MAX_CURVES, Curve, curves_of
 from perceivers.tasks.intervals import (
     MIN_SAMPLES,
@@ -27,6 +19,7 @@ from perceivers.tasks.intervals import (
     percentile_interval,
     wilson_interval,
 )
+from perceivers.tasks.meters import ConfusionMeter
 from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Int, Tensor

@@ -11,17 +11,9 @@ from einops import rearrange
 from PIL import Image
 from torch.nn.functional import cross_entropy, pad
 
-from perceivers.tasks.base import (
-    BaseTaskConfig,
-    ConfusionMeter,
-    OutputPart,
-    PredictionRequest,
-    SummedMeter,
-    Task,
-    TaskBatch,
-    split_target,
-    to_float,
-)
+from perceivers.tasks.base import PredictionRequest, Task, TaskBatch, split_target, to_float
+from perceivers.tasks.config import BaseTaskConfig, OutputPart
+from perceivers.tasks.meters import ConfusionMeter, SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor, Tensors

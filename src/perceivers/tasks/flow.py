@@ -9,15 +9,9 @@ import torch
 from einops import rearrange
 from torch.nn.functional import pad
 
-from perceivers.tasks.base import (
-    BaseTaskConfig,
-    PredictionRequest,
-    SummedMeter,
-    Task,
-    TaskBatch,
-    split_target,
-    to_float,
-)
+from perceivers.tasks.base import PredictionRequest, Task, TaskBatch, split_target, to_float
+from perceivers.tasks.config import BaseTaskConfig
+from perceivers.tasks.meters import SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors

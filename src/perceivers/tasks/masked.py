@@ -9,15 +9,9 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import (
-    BaseTaskConfig,
-    ExportOutput,
-    PredictionRequest,
-    SummedMeter,
-    Task,
-    TaskBatch,
-    to_float,
-)
+from perceivers.tasks.base import ExportOutput, PredictionRequest, Task, TaskBatch, to_float
+from perceivers.tasks.config import BaseTaskConfig
+from perceivers.tasks.meters import SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor, Tensors

@@ -8,13 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from perceivers.tasks.base import (
-    Details,
-    ExportOutput,
-    Meter,
-    PredictionRequest,
-    to_float,
-)
+from perceivers.tasks.base import ExportOutput, PredictionRequest, to_float
 from perceivers.tasks.calibration import Calibration, label_calibration
 from perceivers.tasks.classification import LabelsConfig, LabelsTask
 from perceivers.tasks.curves import (
@@ -30,6 +24,7 @@ from perceivers.tasks.intervals import (
     percentile_interval,
     wilson_interval,
 )
+from perceivers.tasks.meters import Details, Meter
 from perceivers.tasks.prediction import Prediction, class_predictions
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Tensor

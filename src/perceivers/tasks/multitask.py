@@ -4,18 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from perceivers.tasks.base import (
-    SHARES,
-    BaseTaskConfig,
-    Meter,
-    OutputPart,
-    PredictionRequest,
-    SupervisedTask,
-    TargetInfo,
-    Task,
-)
+from perceivers.tasks.base import PredictionRequest, SupervisedTask, Task
 from perceivers.tasks.calibration import Calibration
+from perceivers.tasks.config import BaseTaskConfig, OutputPart, TargetInfo
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Meter
+from perceivers.tasks.metric_text import SHARES
 from perceivers.tasks.prediction import Prediction, Schema
 from perceivers.tasks.registry import TaskConfig, build_task, config_for_target, register_task
 from perceivers.typing import Bool, Float, Tensor, Tensors

@@ -5,7 +5,8 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 from perceivers.registry import ConfigRegistry
-from perceivers.tasks.base import BaseTaskConfig, TargetInfo, Task
+from perceivers.tasks.base import Task
+from perceivers.tasks.config import BaseTaskConfig, TargetInfo
 
 TASKS = ConfigRegistry("task")
 """Registered tasks. The built-in ones are registered when `perceivers.tasks` is imported."""

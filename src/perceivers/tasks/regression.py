@@ -7,18 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
-from perceivers.tasks.base import (
-    BaseTaskConfig,
-    Details,
-    ExportOutput,
-    OutputPart,
-    PredictionRequest,
-    SummedMeter,
-    SupervisedTask,
-    TargetInfo,
-    to_float,
-)
+from perceivers.tasks.base import ExportOutput, PredictionRequest, SupervisedTask, to_float
+from perceivers.tasks.config import BaseTaskConfig, OutputPart, TargetInfo
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Details, SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Float, Tensor

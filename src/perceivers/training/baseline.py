@@ -11,8 +11,8 @@ from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.sentences import baseline_sentence
 from perceivers.runs.splits import fingerprint_of
 from perceivers.runs.summary import read_summary
-from perceivers.tasks.base import Meter
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Meter
 
 
 def measured_baseline(

@@ -16,8 +16,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from perceivers.data.base import Batch
 from perceivers.runs.folder import BEST, LAST
 from perceivers.runs.metrics import MetricsLogger
-from perceivers.tasks.base import Meter, Views, combine_clips, forward_task, infer_views
+from perceivers.tasks.averaging import Views, combine_clips, infer_views
+from perceivers.tasks.base import forward_task
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Meter
 from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.checkpoint import save_payload

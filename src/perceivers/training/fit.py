@@ -52,8 +52,10 @@ from perceivers.runs.summary import (
     meter_results,
     versions,
 )
-from perceivers.tasks.base import Meter, Task, metric_text
+from perceivers.tasks.base import Task
 from perceivers.tasks.intervals import Interval
+from perceivers.tasks.meters import Meter
+from perceivers.tasks.metric_text import metric_text
 from perceivers.training.baseline import measured_baseline
 from perceivers.training.checkpoint import read_payload
 from perceivers.training.data_wait import advice

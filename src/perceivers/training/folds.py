@@ -26,7 +26,9 @@ from perceivers.runs.metrics import METRICS_FILE, mean_metrics, read_metrics
 from perceivers.runs.report import write_report
 from perceivers.runs.sentences import overfitting_sentence
 from perceivers.runs.summary import MemberSummary, RunSummary, command_line, versions
-from perceivers.tasks.base import Meter, Task, metric_text
+from perceivers.tasks.base import Task
+from perceivers.tasks.meters import Meter
+from perceivers.tasks.metric_text import metric_text
 from perceivers.training.baseline import measured_baseline
 from perceivers.training.build import build_task
 from perceivers.training.checkpoint import read_payload, save_payload

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from perceivers.console import Field, ProgressLine, fitting, rate_text
-from perceivers.tasks.base import metric_text
+from perceivers.tasks.metric_text import metric_text
 from perceivers.wording import readable_duration
 
 if TYPE_CHECKING:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from perceivers.recipes.resolve import ResolvedRun
-from perceivers.tasks.base import Meter, Task, metric_text
+from perceivers.tasks.base import Task
+from perceivers.tasks.meters import Meter
+from perceivers.tasks.metric_text import metric_text
 from perceivers.training import distributed
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
 from perceivers.models.ensemble import members_of
-from perceivers.tasks.base import Task, TaskBatch, forward_task, infer_views
+from perceivers.tasks.averaging import infer_views
+from perceivers.tasks.base import Task, TaskBatch, forward_task
 from perceivers.tasks.prediction import NonFiniteOutputError, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
