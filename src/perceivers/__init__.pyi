@@ -121,25 +121,25 @@ from .outputs.queries import LearnedQueriesConfig as LearnedQueriesConfig
 
 # Tasks
 from .tasks.autoencode import AutoencodeConfig as AutoencodeConfig
-from .tasks.autoencode import ReconstructionConfig as ReconstructionConfig
-from .tasks.config import BaseTaskConfig as BaseTaskConfig
-from .tasks.meters import ConfusionMeter as ConfusionMeter
 from .tasks.base import ExportOutput as ExportOutput
-from .tasks.meters import Meter as Meter
-from .tasks.config import OutputPart as OutputPart
 from .tasks.base import PredictionRequest as PredictionRequest
 from .tasks.base import SupervisedTask as SupervisedTask
-from .tasks.config import TargetInfo as TargetInfo
 from .tasks.base import Task as Task
 from .tasks.base import TaskBatch as TaskBatch
 from .tasks.classification import ClassificationConfig as ClassificationConfig
 from .tasks.classification import ClassificationTask as ClassificationTask
+from .tasks.config import BaseTaskConfig as BaseTaskConfig
+from .tasks.config import OutputPart as OutputPart
+from .tasks.config import TargetInfo as TargetInfo
 from .tasks.dense import ImageToImageConfig as ImageToImageConfig
 from .tasks.dense import SegmentationConfig as SegmentationConfig
 from .tasks.flow import FlowConfig as FlowConfig
 from .tasks.masked import MaskedBytesConfig as MaskedBytesConfig
+from .tasks.meters import ConfusionMeter as ConfusionMeter
+from .tasks.meters import Meter as Meter
 from .tasks.multilabel import MultiLabelConfig as MultiLabelConfig
 from .tasks.multitask import MultiTaskConfig as MultiTaskConfig
+from .tasks.reconstruction import ReconstructionConfig as ReconstructionConfig
 from .tasks.regression import RegressionConfig as RegressionConfig
 
 # Registries

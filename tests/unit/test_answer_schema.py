@@ -25,7 +25,7 @@ from perceivers.models.perceiver import build
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes import get_recipe
-from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
+from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import ImageToImageConfig, SegmentationConfig
@@ -34,6 +34,7 @@ from perceivers.tasks.masked import MaskedBytesConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.tasks.prediction import ANSWER_FIELDS, Prediction, Reconstruction
+from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
 from support import modality_data as made

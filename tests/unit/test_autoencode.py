@@ -15,18 +15,15 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.tasks.autoencode import (
-    LABEL,
-    AutoencodeConfig,
-    AutoencodeMeter,
-    AutoencodeTask,
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, AutoencodeMeter, AutoencodeTask
+from perceivers.tasks.base import forward_task
+from perceivers.tasks.config import TargetInfo
+from perceivers.tasks.reconstruction import (
     ReconstructionConfig,
     psnr,
     reconstruction_cells,
     to_data_units,
 )
-from perceivers.tasks.base import forward_task
-from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.registry import build_task, fit_to_target
 from support.models import tiny_encoder
 

@@ -18,7 +18,8 @@ from perceivers.recipes.assume import assume
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import fill_label
-from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
+from perceivers.tasks.autoencode import AutoencodeConfig
+from perceivers.tasks.reconstruction import ReconstructionConfig
 
 
 def fill_autoencoder(task, output, inputs, preprocess):

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask, ReconstructionConfig
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
+from perceivers.tasks.reconstruction import ReconstructionConfig
 
 TASK = AutoencodeTask(
     AutoencodeConfig(

@@ -29,10 +29,11 @@ from perceivers.hub.checkpoint import (
 from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
-from perceivers.tasks.autoencode import AutoencodeConfig, ReconstructionConfig
+from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 

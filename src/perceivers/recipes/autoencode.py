@@ -24,7 +24,8 @@ from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, ReconstructionConfig
+from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
+from perceivers.tasks.reconstruction import ReconstructionConfig
 
 _AUTO = FourierPositionsConfig(num_bands=None)
 
