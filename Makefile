@@ -11,7 +11,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2# processes of the test run, one core each
-DATA ?= ../shared/data# real data sets for `make small-cpu` and `make evidence`
+DATA ?= data# folder of data sets (docs/results/index.md) for `make small-cpu` and `make evidence`
 SEEDS ?= 0# runs of each row of `make small-cpu`
 CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes checked at run time
 WHOLE := tests/compiled tests/long tests/e2e tests/golden tests/contract

@@ -203,7 +203,7 @@ def run(experiment: Experiment, data: Path, out: Path) -> dict[str, object] | No
 def main() -> None:
     """Run the experiments, write their results, and fail if one is below what it must reach."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="for the runs")
     parser.add_argument("--only", help="the name of one experiment")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Draw the explanations of docs/gallery.md: small runs of one minute each, and one figure of each.
 
-python -m benchmarks.gallery [--data ../shared/data] [--seconds 60] [--only digits,table]
+python -m benchmarks.gallery [--data data] [--seconds 60] [--only digits,table]
 
 Built-in digits and the wine data of scikit-learn need no files. The spoken digits (FSDD, CC BY-SA 4.0)
 are drawn only where their folder is in --data.
@@ -76,7 +76,7 @@ FIGURES: dict[str, Callable[[Path, Path, int, Path], None]] = {
 def main() -> None:
     """Draw the figures into docs/img."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--only", default=",".join(FIGURES))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "img")

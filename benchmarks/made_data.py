@@ -1,6 +1,6 @@
 """Data sets that are put together or made up, for runs on several modalities and on a sense of its own.
 
-    python -m benchmarks.made_data mixed --data ../shared/data --out /tmp/mixed
+    python -m benchmarks.made_data mixed --data data --out /tmp/mixed
     python -m benchmarks.made_data haptic --out /tmp/haptic
     python -m benchmarks.made_data shapes --out /tmp/shapes
 
@@ -163,7 +163,7 @@ def main() -> None:
     """Write the data set that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("which", choices=["mixed", "haptic", "shapes"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.which == "mixed":

@@ -41,7 +41,7 @@ from perceivers.training.dataloaders import ProcessInfo, build_loaders
 from perceivers.training.optim import WeightAverage, build_optimizer, clip_gradients
 
 RESULTS = Path(__file__).parent / "results"
-CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10"
+CIFAR10 = Path(__file__).parents[1] / "data" / "cifar10"
 WARM_UP = 3
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -73,13 +74,16 @@ def undrawn_figures(monkeypatch) -> None:
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    """Return the folder of real data beside the checkout, or skip."""
-    shared = Path(os.environ.get("PERCEIVERS_SHARED", ROOT.parent / "shared"))
-    data = shared / "data"
-    if not data.is_dir():
-        pytest.skip(f"needs real data in {data} (or PERCEIVERS_SHARED)")
-    return data
+def real_data() -> Callable[[str], Path]:
+    """Return a function from the name of a downloaded data set to its folder; it skips the test without it."""
+    folder = Path(os.environ.get("PERCEIVERS_DATA", ROOT / "data"))
+
+    def find(name: str) -> Path:
+        if not (folder / name).is_dir():
+            pytest.skip(f"needs the data set {folder / name} (PERCEIVERS_DATA is another folder)")
+        return folder / name
+
+    return find
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

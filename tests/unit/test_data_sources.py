@@ -285,8 +285,8 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         open_data(path, PLAIN)
 
 
-def test_real_pictures(shared_data):
-    source = open_data(shared_data / "cifar10", PLAIN)
+def test_real_pictures(real_data):
+    source = open_data(real_data("cifar10"), PLAIN)
     assert {k: len(v) for k, v in source.splits.items()} == {"train": 50_000, "test": 10_000}
     assert source.label_names[:2] == ("airplane", "automobile")
     assert np.bincount(source.targets("test")).tolist() == [1000] * 10
@@ -308,8 +308,8 @@ WATCH = tuple(f"{sensor}_{axis}" for sensor in ("accel", "gyro") for axis in "xy
         ("tinyshakespeare", "text", ("text",), 0),
     ],
 )
-def test_real_data_of_every_kind(shared_data, name, kind, columns, classes):
-    source = open_data(shared_data / name, PLAIN)
+def test_real_data_of_every_kind(real_data, name, kind, columns, classes):
+    source = open_data(real_data(name), PLAIN)
     assert list(source.inputs) == [kind]
     assert source.inputs[kind].all_columns == columns
     assert len(source.label_names) == classes
