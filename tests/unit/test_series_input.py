@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import conv1d, pad
 
 from perceivers.inputs.elements import GridPositions, InputAdapter
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
@@ -16,6 +17,7 @@ from perceivers.inputs.series import (
     SeriesInput,
     SeriesInputConfig,
 )
+from perceivers.nn.kernel_bank import KernelBank
 from perceivers.nn.position import fourier_features
 from support.tolerance import assert_close
 
@@ -244,6 +246,53 @@ def test_banks_of_one_configuration_have_the_same_kernels():
     first, second = (build_input(BANKS[1]).bank for _ in range(2))
     assert torch.equal(first.get_buffer("kernels"), second.get_buffer("kernels"))
     assert torch.equal(first.get_buffer("sums"), second.get_buffer("sums"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_statistics_of_a_bank_are_those_of_convolutions(channels, is_masked):
+    torch.manual_seed(0)
+    bank = KernelBank(40, channels, thresholds=2, groups=16, windows=1, places=20)
+    bank.get_buffer("cutoffs").normal_()
+    bank._seen = 1000
+    x, mask = torch.randn(3, 40, channels), None
+    real = torch.ones(3, 40, dtype=torch.bool)
+    if is_masked:
+        real = mask = torch.arange(40) < torch.tensor([[40], [31], [17]])
+        x = x.masked_fill(~mask[..., None], 0.0)
+    changes = pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))
+    changed = real & pad(real[:, :-1], (1, 0))
+    changes = changes.masked_fill(~changed[..., None], 0.0)
+    means = (1e-6 + bank.get_buffer("variances")).sqrt()
+    expected = []
+    for number in range(bank.num_scales):
+        source, there = ((x, real), (changes, changed))[number >= len(bank.dilations)]
+        dilation = bank.dilations[number % len(bank.dilations)]
+        mixed = (source @ bank.get_buffer("sums")[number]).movedim(2, 1)
+        kernels = bank.get_buffer("kernels")[number][:, None]
+        options = {"stride": 2, "padding": 4 * dilation, "dilation": dilation}
+        groups = mixed[:, torch.arange(16) % mixed.shape[1]]
+        first = conv1d(mixed, kernels[:84], groups=mixed.shape[1], **options)
+        rest = conv1d(groups, kernels[84:], groups=16, **options).unflatten(1, (16, 8))
+        expected.append(
+            plain_statistics(first, rest, there[:, ::2], bank.get_buffer("cutoffs")[number])
+        )
+    found, _ = bank(x, mask)
+    assert_close(found * means, torch.stack(expected, dim=1).clamp(-5, 5))
+
+
+def plain_statistics(first, rest, real, cutoffs):
+    samples = []
+    for padded, groups, there in zip(first, rest, real, strict=True):
+        one, other = padded[:, there], groups[..., there]
+        shares = (one[..., None] > cutoffs[:, None] + 1e-4).float().mean(dim=1)
+        first_ones = torch.cat([one.amax(dim=1)[:, None], shares], dim=1).reshape(4, -1)
+        high, low = other.amax(dim=1, keepdim=True), other.amin(dim=1, keepdim=True)
+        strength = ((other >= high - 1e-4) * high.relu()).mean(dim=2)
+        wins = (other <= low + 1e-4).float().mean(dim=2)
+        both = torch.cat([strength, wins], dim=1).sqrt().reshape(4, -1)
+        samples.append(torch.cat([first_ones, both], dim=1))
+    return torch.stack(samples)
 
 
 def test_a_bank_of_impossible_sizes_is_an_error():

@@ -9,13 +9,13 @@ groups of competing random kernels.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import conv1d, conv_transpose1d, pad
+from torch.nn.functional import conv_transpose1d, pad
 
 from perceivers.typing import Bool, Float, Tensor
 
@@ -123,9 +123,10 @@ class KernelBank(nn.Module):
         for number, (first, rest, there) in enumerate(self.responses(x, mask)):
             if measures and self._seen < _THRESHOLD_BATCHES:
                 self._measure_cutoffs(number, first, there)
+            is_real = mask is None and number < len(self.dilations)
             for begin, end in self.windows:
                 window = there[:, begin:end]
-                parts = first[..., begin:end], rest[..., begin:end], window
+                parts = first[..., begin:end], rest[..., begin:end], None if is_real else window
                 found.append(self._statistics(number, *parts))
                 real.append(window.any(dim=1))
         statistics, exists = torch.stack(found, dim=1), torch.stack(real, dim=1)
@@ -143,8 +144,12 @@ class KernelBank(nn.Module):
 
     def responses(
         self, x: Float[Tensor, "B L C"], mask: Bool[Tensor, "B L"] | None
-    ) -> Iterator[tuple[Float[Tensor, "B K P"], Float[Tensor, "B R P"], Bool[Tensor, "B P"]]]:
-        """Yield the responses of the 84 and of competing kernels at each scale, and where the source is real."""
+    ) -> Iterator[tuple[Float[Tensor, "K B P"], Float[Tensor, "R W B P"], Bool[Tensor, "B P"]]]:
+        """Yield the responses of the 84 and of groups of competing kernels at each scale, and where the source is real.
+
+        Kernels come first and places last, so that statistics over places and over competing kernels read memory in
+        its order. A convolution would return another order: on a CPU its statistics took three times as long.
+        """
         changes = pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -154,15 +159,15 @@ class KernelBank(nn.Module):
         sums = self.get_buffer("sums").to(x.dtype)
         for number in range(self.num_scales):
             source, real = (x, mask) if number < len(self.dilations) else (changes, changed)
-            dilation = self.dilations[number % len(self.dilations)]
-            mixed = (source @ sums[number]).movedim(2, 1)
-            first = self._convolved(mixed, kernels[number, : len(_TRIPLES)], dilation)
-            rest = first[:, :0]
+            mixed = (source @ sums[number]).movedim(2, 0)
+            shifted = self._shifted(mixed, self.dilations[number % len(self.dilations)])
+            first, rest = kernels[number].split([len(_TRIPLES), self.groups * _GROUP])
+            responses = self._convolved(shifted, first).flatten(0, 1)
+            competing = responses.new_zeros(0, _GROUP, *responses.shape[1:])
             if self.groups:
-                if mixed.shape[1] > 1:  # groups go through the sums of channels in turn
-                    mixed = mixed[:, torch.arange(self.groups, device=x.device) % mixed.shape[1]]
-                rest = self._convolved(mixed, kernels[number, len(_TRIPLES) :], dilation)
-            yield first, rest, real[:, :: self.stride]
+                competing = self._convolved(self._for_groups(shifted), rest)
+                competing = competing.reshape(self.groups, _GROUP, *shifted.shape[2:])
+            yield responses, competing, real[:, :: self.stride]
 
     @torch.no_grad()
     def steps(
@@ -180,9 +185,9 @@ class KernelBank(nn.Module):
                 real = there.clone()
                 real[:, :begin], real[:, end:] = False, False
                 kinds = list[Tensor]()
-                for response in (first, rest):
-                    if response.shape[1]:
-                        values = response[0] * real
+                for response in (first[:, 0], rest.flatten(0, 1)[:, 0]):
+                    if response.shape[0]:
+                        values = response * real
                         values = values - values.sum(dim=1, keepdim=True) / real.sum().clamp(min=1)
                         spread = values.abs() * real
                         spread = spread / spread.sum(dim=1, keepdim=True).clamp_min(1e-6)
@@ -197,58 +202,69 @@ class KernelBank(nn.Module):
                 found.append(steps / steps.sum(dim=1, keepdim=True).clamp_min(1e-12))
         return torch.stack(found)
 
+    def _shifted(self, x: Float[Tensor, "S B L"], dilation: int) -> Float[Tensor, "S W B P"]:
+        """Return, for each step of a kernel, what it reads at each place; zeros around."""
+        length, margin = x.shape[2], (KERNEL // 2) * dilation
+        padded = pad(x, (margin, margin))
+        starts = range(0, KERNEL * dilation, dilation)
+        return torch.stack([padded[..., n : n + length : self.stride] for n in starts], dim=1)
+
+    def _for_groups(self, shifted: Float[Tensor, "S W B P"]) -> Float[Tensor, "G W B P"]:
+        """Return what groups read: they go through the sums of channels in turn."""
+        sums = shifted.shape[0]
+        if sums == 1:
+            return shifted
+        if self.groups <= sums:
+            return shifted[: self.groups]
+        return shifted[torch.arange(self.groups, device=shifted.device) % sums]
+
     def _convolved(
-        self, x: Float[Tensor, "B S L"], kernels: Float[Tensor, "K W"], dilation: int
-    ) -> Float[Tensor, "B K P"]:
-        """Return the responses of kernels that divide evenly into the channels of `x`, with zeros around."""
-        return conv1d(
-            x,
-            kernels[:, None],
-            stride=self.stride,
-            padding=(KERNEL // 2) * dilation,
-            dilation=dilation,
-            groups=x.shape[1],
-        )
+        self, shifted: Float[Tensor, "S W B P"], kernels: Float[Tensor, "K W"]
+    ) -> Float[Tensor, "S N B P"]:
+        """Return the responses of kernels that divide evenly into the sums of channels."""
+        kernels = kernels.reshape(shifted.shape[0], -1, KERNEL)
+        return torch.bmm(kernels, shifted.flatten(2)).unflatten(2, shifted.shape[2:])
 
     def _statistics(
         self,
         number: int,
-        first: Float[Tensor, "B K P"],
-        rest: Float[Tensor, "B R P"],
-        real: Bool[Tensor, "B P"],
+        first: Float[Tensor, "K B P"],
+        rest: Float[Tensor, "R W B P"],
+        real: Bool[Tensor, "B P"] | None,
     ) -> Float[Tensor, "B G F"]:
         """Return the statistics of one scale in one window, by group of kernels."""
-        batch, _, places = first.shape
+        batch, places = first.shape[1:]
         if places == 0:
             return first.new_zeros(batch, self.parts, self.num_statistics // self.parts)
-        # In-place comparisons of floats: a conversion from bool costs several times as much on CPUs.
-        there = real.to(first.dtype)[:, None]
-        count = there.sum(dim=2).clamp(min=1)
-        first = first + (there - 1) * _NEVER  # padding is above no threshold
+        # Comparisons into floats: a conversion from bool costs several times as much on CPUs.
+        there = None if real is None else real.to(first.dtype)
+        count: Tensor | int = places if there is None else there.sum(dim=1).clamp(min=1)
+        if there is not None:
+            first = first + (there - 1) * _NEVER  # padding is above no threshold
         found = [first.amax(dim=2).clamp(min=-_NEVER / 2)]
-        cutoffs = self.get_buffer("cutoffs")[number].to(first.dtype)
+        cutoffs = self.get_buffer("cutoffs")[number].to(first.dtype) + _NEAR
         found += [
-            first.clone().gt_(cutoff[:, None] + _NEAR).sum(dim=2) / count
+            _compared(torch.gt, first, cutoff[:, None, None]).sum(dim=2) / count
             for cutoff in cutoffs.T[: self.thresholds]
         ]
-        parts = [torch.stack(found, dim=-1).reshape(batch, self.parts, -1)]
+        parts = [torch.stack(found, dim=-1).movedim(1, 0).reshape(batch, self.parts, -1)]
         if self.groups:
-            rest = rest.reshape(batch, self.groups, _GROUP, places)
-            high, low = rest.amax(dim=2, keepdim=True), rest.amin(dim=2, keepdim=True)
-            there = there[:, None]
-            strength = rest.clone().ge_(high - _NEAR).mul_(high.relu() * there).sum(dim=3)
-            wins = rest.clone().le_(low + _NEAR).mul_(there).sum(dim=3)
-            both = torch.cat([strength, wins], dim=-1) / count[..., None]
-            parts.append(both.sqrt().reshape(batch, self.parts, -1))
+            high, low = rest.amax(dim=1, keepdim=True), rest.amin(dim=1, keepdim=True)
+            strongest, wins = high.relu(), _compared(torch.le, rest, low + _NEAR)
+            if there is not None:
+                strongest, wins = strongest * there, wins.mul_(there)
+            strength = _compared(torch.ge, rest, high - _NEAR).mul_(strongest).sum(dim=3)
+            both = torch.cat([strength, wins.sum(dim=3)], dim=1) / count
+            parts.append(both.sqrt().movedim(2, 0).reshape(batch, self.parts, -1))
         return torch.cat(parts, dim=-1)
 
     def _measure_cutoffs(
-        self, number: int, response: Float[Tensor, "B K P"], real: Bool[Tensor, "B P"]
+        self, number: int, response: Float[Tensor, "K B P"], real: Bool[Tensor, "B P"]
     ) -> None:
         """Average the quantiles of the responses of a batch into the thresholds of one scale."""
         if not self.thresholds:
             return
-        values = response.movedim(1, 2)[real]
+        values = response.movedim(0, 2)[real]
         if not len(values):
             return
         chosen = torch.linspace(0, len(values) - 1, min(_SAMPLED, len(values))).long()
@@ -276,6 +292,13 @@ class KernelBank(nn.Module):
         before.copy_(torch.lerp(before, mean.to(before), rate.to(before)))
         self._seen += 1
         self.get_buffer("num_batches").fill_(self._seen)
+
+
+def _compared(
+    compare: Callable[..., Tensor], x: Float[Tensor, "*n"], other: Tensor
+) -> Float[Tensor, "*n"]:
+    """Return 1.0 where a comparison holds."""
+    return compare(x, other, out=torch.empty_like(x))
 
 
 def dilations(length: int) -> tuple[int, ...]:

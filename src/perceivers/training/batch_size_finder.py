@@ -21,7 +21,7 @@ from perceivers.data.modalities.registry import build_modalities
 from perceivers.data.tables.memory import available_memory
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import build
-from perceivers.nn.recompute import return_freed_memory
+from perceivers.nn.heap import return_freed_memory
 from perceivers.recipes.registry import Recipe
 from perceivers.tasks.base import Task, forward_task
 from perceivers.training.dataloaders import ProcessInfo

@@ -19,6 +19,7 @@ from perceivers.data.sources.split import identify_rows
 from perceivers.hub import checkpoint as hub
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
+from perceivers.nn.heap import keep_freed_memory
 from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
 from perceivers.recipes.overrides import override
 from perceivers.recipes.registry import Recipe
@@ -339,6 +340,7 @@ def run_training(
 
     recipe = run.recipe
     limits = StoppingCriteria.of(recipe.training)
+    keep_freed_memory()
     with quiet(), quiet_pillow, _threads(recipe):
         seed_everything(recipe.training.seed)
         parts = build_parts(run, folder=folder, limits=limits, last=restored)
