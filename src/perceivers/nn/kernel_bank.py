@@ -203,14 +203,14 @@ class KernelBank(nn.Module):
         return torch.stack(found)
 
     def _shifted(self, x: Float[Tensor, "S B L"], dilation: int) -> Float[Tensor, "S W B P"]:
-        """Return, for each step of a kernel, what it reads at each place; zeros around."""
+        """Return the value under each step of a kernel at each place; zeros around."""
         length, margin = x.shape[2], (KERNEL // 2) * dilation
         padded = pad(x, (margin, margin))
         starts = range(0, KERNEL * dilation, dilation)
         return torch.stack([padded[..., n : n + length : self.stride] for n in starts], dim=1)
 
     def _for_groups(self, shifted: Float[Tensor, "S W B P"]) -> Float[Tensor, "G W B P"]:
-        """Return what groups read: they go through the sums of channels in turn."""
+        """Return the shifted sums of channels for each group; groups go through the sums in turn."""
         sums = shifted.shape[0]
         if sums == 1:
             return shifted
