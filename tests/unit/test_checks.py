@@ -14,6 +14,8 @@ from perceivers.checks.duplicates import perceptual_hashes
 from perceivers.checks.labels import check_classes
 from perceivers.cli.main import main
 from perceivers.recipes.resolve import resolve
+from perceivers.training.fit import _summary as summary_of
+from support.files import write_csv
 
 
 def photo(seed: int, side: int = 48) -> Image.Image:
@@ -211,6 +213,18 @@ def test_rows_that_look_like_another_class(tmp_path):
     path = table(tmp_path / "u.csv", rows)
     found = findings(path, columns={"x": "number", "y": "number"}, label="label")
     assert ("label", "warning") not in found
+
+
+def test_an_error_of_the_data_is_a_warning_of_fit(tmp_path, monkeypatch):
+    lines = [{"x": n, "label": "ab"[n % 2]} for n in range(20)]
+    table = write_csv(tmp_path / "table.csv", lines)
+    found = list(check_classes({"train": {"a": 90, "b": 0}, "test": {"a": 5, "b": 5}}))
+    assert found[0].severity == "error"
+    monkeypatch.setattr("perceivers.training.fit.quick_check", lambda _: found)
+    run = resolve(str(table), overrides={"columns": {"x": "number"}})
+    sentences = list(summary_of(run, tmp_path / "run"))
+    assert any(s.startswith("Warning: 1 class without a row in train") for s in sentences)
+    assert not any(s.startswith("Error") for s in sentences)
 
 
 def test_the_quick_check_reads_files_of_equal_size_only(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from perceivers.data.base import DataConfig
@@ -24,6 +26,12 @@ def test_media_are_inputs_and_the_rest_is_ignored():
     )
 
 
+def test_many_columns_are_counted():
+    fields = {f"x{n}": NUMBER for n in range(30)} | {"label": NUMBER}
+    choice = choose(fields, DataConfig(columns=dict.fromkeys(list(fields)[:30], "number")), "t")
+    assert re.fullmatch(r"Inputs: x0, x1, .*, x11 and 18 more \(.*\)\.", choice.notes[0])
+
+
 def test_columns_of_several_kinds_are_read_together():
     lists = Field("array", shape=(200,))
     fields = {
@@ -46,7 +54,7 @@ def test_columns_of_several_kinds_are_read_together():
         "series": InputColumn("ax", "series", ("ax", "ay"), ("array", "array")),
     }
     assert choice.notes[0] == (
-        "Inputs: photo (images, named image), text (text), cloud (points), grid (arrays, named array), "
+        "Inputs: photo (images, named image), text, cloud (points), grid (arrays, named array), "
         "ax, ay (series, 2 channels)."
     )
     assert choice.columns == ["photo", "text", "cloud", "grid", "ax", "ay", "label"]

@@ -15,6 +15,7 @@ from perceivers.runs.summary import (
     read_summary,
 )
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.training.views import views_sentence
 
 
 def facts(**changes):
@@ -196,6 +197,17 @@ def test_a_point_of_training_that_averages_a_single_step_does_not_spike():
     assert curve_points(alone, "train/loss") == [(3, 1.0)]
     measured = [{"step": s, "validation/loss": 1.0} for s in (100, 101)]
     assert len(curve_points(measured, "validation/loss")) == 2
+
+
+def test_averaged_views_are_stated_with_both_numbers():
+    task = ClassificationTask(ClassificationConfig(label_names=("a", "b")))
+    plain = {"accuracy": 0.9, "loss": 0.3}
+    better, worse = ({"accuracy": a, "loss": b} for a, b in ((0.91, 0.25), (0.9, 0.35)))
+    text = views_sentence(task, better, plain)
+    assert "validation accuracy 91.0 % instead of 90.0 %, loss 0.2500 instead of 0.3000." in text
+    text = views_sentence(task, worse, plain)
+    assert text.startswith("Predictions are not averaged")
+    assert text.endswith("accuracy 90.0 % with and without, loss 0.3500 instead of 0.3000.")
 
 
 def test_memorized_training_data_are_a_sentence():

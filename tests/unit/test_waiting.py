@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.training import data_wait as waiting
 from perceivers.training.data_wait import WARM_UP_STEPS, DataWaitTime, StepTimer, advice
 
@@ -73,15 +74,19 @@ def test_times_add_up_and_no_share_is_above_one():
 def test_little_waiting_needs_no_advice():
     assert advice(DataWaitTime(1000.0, 12.0), workers=0, threads=2) == ("1.2% of the step time", "")
     assert advice(DataWaitTime(5.0, 4.0), workers=0, threads=2)[1] == ""  # too short to tell
+    assert advice(DataWaitTime(100.0, 30.0), workers=0, threads=2)[1] == ""  # a worker gains less
+    assert advice(DataWaitTime(100.0, 30.0), workers=1, threads=2)[1] != ""
 
 
 @pytest.mark.parametrize(("workers", "more"), [(0, 2), (4, 8)])
 def test_much_waiting_names_the_knobs(workers, more):
-    text, what = advice(DataWaitTime(100.0, 25.0), workers=workers, threads=6, processes=2)
-    assert text == "25.0% of the step time (the slowest of 2 processes)"
+    waited, tip = DataWaitTime(100.0, 40.0), ImagePreprocessConfig.loading_tip
+    text, what = advice(waited, workers=workers, threads=6, processes=2, tips=[tip, "", tip])
+    assert text == "40.0% of the step time (the slowest of 2 processes)"
     assert f"--workers {more} (now {workers}; 6 threads compute)" in what
     assert "256 MiB" in what
-    assert "resized beforehand" in what
+    assert what.count("resized beforehand") == 1
+    assert "image" not in advice(waited, workers=workers, threads=6)[1]
 
 
 class Event:

@@ -160,12 +160,8 @@ def _report(result: "Run") -> None:
 
     folder = result.folder
     table = metrics_text(result.metrics, result.intervals)
-    where = "On the validation split, with the weights that were kept"
-    if result.num_members > 1:
-        where = (
-            f"Out of fold, of {result.num_members} members, whose outputs the saved model averages"
-        )
-    echo(f"\n{where}:\n\n{table}")
+    where = "out of fold" if result.num_members > 1 else "of the validation split"
+    echo(f"\nAll metrics {where}:\n\n{table}")
     if warning := few_rows_sentence(
         "validation", result.metrics["samples"], members=result.num_members
     ):

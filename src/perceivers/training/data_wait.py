@@ -1,6 +1,7 @@
 """Time that training waits for data: zero if loading keeps up."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from perceivers.training.distributed import largest
 
 WARM_UP_STEPS = 3  # of each process: workers start, kernels are compiled, caches are cold
 MUCH, LONG = 0.1, 10.0  # share of the step time, and seconds of steps, above which advice is given
+# Share from which a worker process gains more than the core that it takes from computing (`divide_cores`).
+MUCH_WITHOUT_WORKERS = 1 / 3
 
 
 @dataclass
@@ -101,21 +104,31 @@ class StepTimer:
 
 
 def advice(
-    waited: DataWaitTime, *, workers: int, threads: int, processes: int = 1
+    waited: DataWaitTime,
+    *,
+    workers: int,
+    threads: int,
+    processes: int = 1,
+    tips: Iterable[str] = (),
 ) -> tuple[str, str]:
-    """Return the share of waiting as text for the report, and advice, or "" if it is small."""
+    """Return the share of waiting as text for the report, and advice, or "" if it is small.
+
+    Args:
+        waited: Time of the steps, and of waiting in them.
+        workers: Worker processes.
+        threads: Threads that compute.
+        processes: Processes that train.
+        tips: Sentences on faster loading of the modalities, see `BasePreprocessConfig.loading_tip`.
+    """
     if waited.share is None:
         return "", ""
     whose = f" (the slowest of {processes} processes)" if processes > 1 else ""
     text = f"{waited.share:.1%} of the step time{whose}"
-    if waited.share <= MUCH or waited.seconds < LONG:
+    if waited.share <= (MUCH if workers else MUCH_WITHOUT_WORKERS) or waited.seconds < LONG:
         return text, ""
     more = f"--workers {max(2 * workers, 2)} (now {workers}; {threads} threads compute)"
-    return text, (
-        f"Data loading does not keep up: {text} was waiting for data. Use more worker processes ({more}), or smaller "
-        "image files: images of one size that fit in 256 MiB decoded are decoded only once, and photographs far larger "
-        "than the model's input are best resized beforehand."
-    )
+    found = f"Data loading does not keep up: {text} was waiting for data. Use more worker processes ({more})."
+    return text, " ".join([found, *filter(None, dict.fromkeys(tips))])
 
 
 def _event() -> Any:

@@ -192,9 +192,11 @@ def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
     yield from run.choices
     yield from run.data.notes
     yield from preprocess_notes(run)
-    for finding in quick_check(run):
+    for finding in quick_check(
+        run
+    ):  # an error of `perceivers check`, too, does not prevent training
         more = " `perceivers check` lists the rows." if finding.groups else ""
-        yield f"{finding.severity.capitalize()}: {finding.message}{more}"
+        yield f"Warning: {finding.message}{more}"
     with torch.device("meta"):
         count = sum(weight.numel() for weight in build(run.recipe.model_config()).parameters())
     members = f" in each of {len(run.data.folds)} members" if run.data.folds else ""
@@ -459,6 +461,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
         workers=workers,
         threads=torch.get_num_threads(),
         processes=trainer.world_size,
+        tips=[config.loading_tip for config in run.preprocess.values()],
     )
     decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
@@ -475,8 +478,6 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     )
     if what_to_do:
         parts.note(what_to_do)
-    elif waiting:
-        parts.display.note(f"Waiting for data: {waiting}.")
     summary = RunSummary(
         name=recipe.name,
         command=command_line(),

@@ -148,6 +148,7 @@ def _save_member(parts: "TrainingParts", run: ResolvedRun) -> None:
         workers=loaders[0].settings.num_workers,
         threads=torch.get_num_threads(),
         processes=trainer.world_size,
+        tips=[config.loading_tip for config in run.preprocess.values()],
     )
     payload = read_payload(callback.folder / BEST)
     views = measure_views(parts, run, payload)

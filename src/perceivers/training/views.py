@@ -86,10 +86,14 @@ def is_better(task: Task, views: Mapping[str, float], plain: Mapping[str, float]
 
 def views_sentence(task: Task, views: Mapping[str, float], plain: Mapping[str, float]) -> str:
     """Return a sentence on the decision whether mirrored samples are averaged."""
-    found = ", ".join(
-        f"{key} {metric_text(key, views[key])} instead of {metric_text(key, plain[key])}"
+    texts = {
+        key: (metric_text(key, views[key]), metric_text(key, plain[key]))
         for key in dict.fromkeys((task.main_metric, "loss"))
         if key in views and key in plain
+    }
+    found = ", ".join(
+        f"{key} {new} with and without" if new == old else f"{key} {new} instead of {old}"
+        for key, (new, old) in texts.items()
     )
     if is_better(task, views, plain):
         return (

@@ -124,6 +124,9 @@ class BasePreprocessConfig:
         """
         return values
 
+    loading_tip: ClassVar[str] = ""
+    """Sentence on faster loading, printed where training waits for data."""
+
     has_mirrored: ClassVar[bool] = False
     """Whether `mirrored` returns another view of a sample."""
 

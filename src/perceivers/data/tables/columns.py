@@ -19,7 +19,7 @@ from perceivers.data.registry import (
 )
 from perceivers.data.tables.numbers import NumberFormat
 from perceivers.data.tables.table import Field, Table
-from perceivers.wording import counted
+from perceivers.wording import counted, names_text
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def _merge_frames(found: list[InputColumn], name: str) -> list[InputColumn]:
 
 _PATHS = 20  # paths of a column of which one must exist
 
+_SHOWN = 12  # columns of an input in a sentence
 _TARGET_KINDS = ("class", "labels", "number")
 
 
@@ -547,8 +548,8 @@ def _spellings(fields: Mapping[str, Field]) -> Iterator[str]:
 
 
 def _described(part: InputColumn, name: str) -> str:
-    """Describe an input: `photo (images, named image)`, `x, y, z (series, 3 channels)`."""
-    columns = ", ".join(part.all_columns)
+    """Describe an input: `photo (images, named image)`, `x, y, z (series, 3 channels)`, or `text` of this name."""
+    columns = names_text(part.all_columns, shown=_SHOWN)
     channels = (
         f", {counted(len(part.columns), 'channel')}"
         if part.kind == "series" and part.columns
@@ -556,4 +557,5 @@ def _described(part: InputColumn, name: str) -> str:
     )
     is_plain = part.columns or name in {part.column, noun_of(part.kind)}
     named = "" if is_plain else f", named {name}"
-    return f"{columns} ({noun_of(part.kind)}{channels}{named})"
+    about = f"{noun_of(part.kind)}{channels}{named}"
+    return columns if columns == about else f"{columns} ({about})"

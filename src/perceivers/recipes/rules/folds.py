@@ -70,5 +70,5 @@ def with_folds(
     )
     return (
         replace(recipe, training=replace(training, folds=FOLDS)),
-        f"Validation: {FOLDS} folds and an ensemble of their models, as {why} (--folds 1 for a single model).",
+        f"Validation: {FOLDS} folds, as {why} (--folds 1 for a single model).",
     )

@@ -93,6 +93,11 @@ class ImagePreprocessConfig(BasePreprocessConfig):
 
     has_mirrored: ClassVar[bool] = True
 
+    loading_tip: ClassVar[str] = (
+        "Images of one size that fit in 256 MiB decoded are decoded only once, and photographs far larger than the "
+        "model's input are best resized beforehand."
+    )
+
     def mirrored(self, x: Float[Tensor, "B C Y X"]) -> Float[Tensor, "B C Y X"]:
         """Return images mirrored left to right."""
         return x.flip(-1)
