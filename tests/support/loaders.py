@@ -5,6 +5,7 @@ import numpy as np
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.loading.loader import LoaderSettings, make_loader
 from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
+from perceivers.data.streaming.shards import FileShard, scan_file
 from perceivers.data.tables.columns import InputColumn
 from support.files import png_bytes
 
@@ -56,3 +57,8 @@ def loader_of(records, *, augment=None, targets=True, inputs=INPUTS, **settings)
         augment=augment,
         settings=LoaderSettings(**{"num_classes": 4, **settings}),
     )
+
+
+def file_shard(path, fields):
+    """Return a file as a shard with these columns."""
+    return FileShard(path, fields, scan_file(path).num_rows)

@@ -28,7 +28,6 @@ def choose(seconds, rate=16_000, *, rows=600, is_alone=True, recipe="audio", **o
     preprocess = made.preprocess["audio"]
     data = DataFacts(
         num_rows=rows,
-        num_validation=0,
         target_kind="class",
         num_classes=3,
         class_counts=(rows,),

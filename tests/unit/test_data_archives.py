@@ -13,10 +13,11 @@ from perceivers.data.formats.webdataset import (
     tar_members,
     tar_rows,
 )
-from perceivers.data.streaming.shards import FileShard, file_shards, infer_fields
+from perceivers.data.streaming.shards import FileShard, infer_fields
 from perceivers.data.tables.table import Field, Table
 from support.files import write_tar
 from support.image_data import members, png
+from support.loaders import file_shard
 
 
 def test_members_of_one_key_are_a_row(tmp_path):
@@ -245,7 +246,7 @@ def test_a_shard_cut_short_gives_the_rows_before(tmp_path):
     with tarfile.open(path) as archive:
         end = archive.getmembers()[3].offset_data + 10
     path.write_bytes(path.read_bytes()[:end])
-    (shard,) = file_shards([path], infer_fields(path))
+    shard = file_shard(path, infer_fields(path))
     assert shard.num_rows == 3  # what cannot be read counts as one
     rows = shard.rows(0)  # of the third, members may be lost
     assert [next(rows)["image"].read() for _ in range(2)] == [png(n) for n in range(2)]

@@ -24,9 +24,10 @@ from perceivers.data.formats.remote import (
 from perceivers.data.sources.layout import recognize
 from perceivers.data.sources.open import open_data
 from perceivers.data.streaming import shards
-from perceivers.data.streaming.shards import file_shards, infer_fields
+from perceivers.data.streaming.shards import infer_fields
 from support.files import write_csv, write_jsonl, write_parquet, write_tar
 from support.image_data import FEATURES, cells, members, name, png
+from support.loaders import file_shard
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 
@@ -192,7 +193,7 @@ def test_remote_shards_are_streamed(tmp_path, memory, kind):
     for n in range(6):
         store.pipe_file(f"memory://bucket/img/{n}.png", png(n))
     fields = infer_fields(address)
-    (shard,) = file_shards([address], fields)
+    shard = file_shard(address, fields)
     assert (shard.name, shard.num_rows) == (address, 6)
     for start in range(7):
         rows = list(shard.rows(start))
@@ -207,7 +208,7 @@ def test_remote_shards_are_streamed(tmp_path, memory, kind):
 def test_a_file_beside_a_remote_table_that_is_missing_is_a_bad_row(tmp_path, memory):
     address = memory(write_csv(tmp_path / "a.csv", [{"image": "img/9.png"}, {"image": ""}]))
     fields = infer_fields(address)
-    missing, empty = file_shards([address], fields)[0].rows(0)
+    missing, empty = file_shard(address, fields).rows(0)
     with pytest.raises(
         OSError, match=r"a\.csv, line 2: 'memory://bucket/img/9\.png' does not exist"
     ):
@@ -300,7 +301,7 @@ class Failing(io.BytesIO):
 @pytest.mark.parametrize("failures", [3, 30])
 def test_reading_goes_on_when_the_network_does(tmp_path, memory, monkeypatch, failures):
     path = write_tar(tmp_path / "a.tar", members(range(3)))
-    (shard,) = file_shards([memory(path)], infer_fields(path))
+    shard = file_shard(memory(path), infer_fields(path))
     rows = shard.rows(0)
     monkeypatch.setattr(Failing, "failures", failures)
     monkeypatch.setattr(shards, "_PAUSE", 0.0)
@@ -317,7 +318,7 @@ def test_reading_goes_on_when_the_network_does(tmp_path, memory, monkeypatch, fa
 
 def test_a_local_disk_that_fails_is_not_tried_again(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "a.tar", members(range(3)))
-    (shard,) = file_shards([path], infer_fields(path))
+    shard = file_shard(path, infer_fields(path))
     monkeypatch.setattr(Failing, "failures", 1)
     monkeypatch.setattr(
         "perceivers.data.formats.webdataset.open_binary", lambda p: Failing(path.read_bytes())

@@ -14,7 +14,6 @@ from perceivers.data.streaming import stream as stream_module
 from perceivers.data.streaming.shards import (
     FileShard,
     Shard,
-    file_shards,
     infer_fields,
     scan_file,
 )
@@ -33,6 +32,7 @@ from support.image_data import (
     png,
     write_png,
 )
+from support.loaders import file_shard
 
 STREAMED = DataConfig(stream=True, shuffle_buffer=4)
 
@@ -60,14 +60,14 @@ def test_workers_divide_the_rows_of_files(tmp_path, monkeypatch):
 
 def test_a_row_far_inside_a_row_group_is_found(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"x": list(range(200))}, row_group_size=150)
-    (shard,) = file_shards([path], infer_fields(path))
+    shard = file_shard(path, infer_fields(path))
     assert [row["x"] for row in shard.rows(140)] == list(range(140, 200))
     assert [row["x"] for row in shard.rows(170)] == list(range(170, 200))
 
 
 def test_damage_inside_a_shard_is_named(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"image": [png(i) for i in range(6)]})
-    (shard,) = file_shards([path], infer_fields(path))
+    shard = file_shard(path, infer_fields(path))
     content = bytearray(path.read_bytes())
     content[4:200] = bytes(196)
     path.write_bytes(bytes(content))
@@ -103,7 +103,7 @@ def write_all(folder):
 @pytest.mark.parametrize("kind", range(4))
 def test_shards_are_read_from_any_row_on(tmp_path, kind):
     path = write_all(tmp_path)[kind]
-    (shard,) = file_shards([path], infer_fields(path))
+    shard = file_shard(path, infer_fields(path))
     assert isinstance(shard, Shard)
     assert shard.name == str(path)
     assert shard.num_rows == 6

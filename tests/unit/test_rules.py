@@ -31,7 +31,7 @@ def test_a_rule_sees_the_facts_and_a_flag_wins(data, monkeypatch):
     monkeypatch.setitem(base._RULES, "image", (rule, object))
     run = resolve(str(data), overrides={"optim.lr": 0.25})
     (facts,) = seen
-    assert (facts.data.num_rows, facts.data.num_validation) == (22, 2)
+    assert facts.data.num_rows == 22
     assert facts.data.class_counts == (11, 11)
     assert facts.data.preset == "default"
     assert facts.measured.size == (10, 10)

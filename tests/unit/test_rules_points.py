@@ -42,7 +42,6 @@ def facts(clouds, labels, kind="class", rows=1000):
     made = object.__new__(MadeFacts)
     data = DataFacts(
         num_rows=rows,
-        num_validation=0,
         target_kind=kind,
         num_classes=2,
         class_counts=(),

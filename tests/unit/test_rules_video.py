@@ -27,7 +27,6 @@ def choose(seconds, monkeypatch, audio="film", frames=32, **overrides):
     monkeypatch.setattr(video, "read_cells", lambda *_: iter([SimpleNamespace(seconds=seconds)]))
     data = DataFacts(
         num_rows=100,
-        num_validation=0,
         target_kind="class",
         num_classes=2,
         class_counts=(100,),

@@ -16,7 +16,6 @@ class Facts(ModalityFacts):
 def chosen(*, rows, length=100, part=None, overrides=None):
     data = DataFacts(
         num_rows=rows,
-        num_validation=rows // 10,
         target_kind="class",
         num_classes=2,
         class_counts=(rows // 2, rows // 2),

@@ -15,7 +15,6 @@ class Facts(ModalityFacts):
 def chosen(rows, overrides=None):
     data = DataFacts(
         num_rows=rows,
-        num_validation=rows // 10,
         target_kind="number",
         num_classes=1,
         class_counts=(),

@@ -36,21 +36,6 @@ class _Hash(Protocol):
         """Add bytes."""
 
 
-def file_fingerprint(path: Path, *, by: By = "content") -> str:
-    """Return the fingerprint of a file.
-
-    Args:
-        path: Path of the file.
-        by: Identity of a file: see `By`.
-
-    Raises:
-        OSError: If the file cannot be read.
-    """
-    found = _new()
-    _add_file(found, path, by)
-    return found.hexdigest()
-
-
 def bytes_fingerprint(*parts: bytes) -> str:
     """Return the fingerprint of bytes."""
     found = _new()

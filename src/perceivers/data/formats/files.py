@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,30 +84,6 @@ def _read_file(path: Location) -> Table:
     except Exception as error:  # not foreseen by the library that reads the file
         reason = " ".join(str(error).split()) or "no reason given"
         raise ValueError(f"'{path}' cannot be read: {type(error).__name__}: {reason}.") from error
-
-
-def csv_rows(path: Location) -> Iterator[dict[str, str]]:
-    """Yield the rows of a delimited file as strings by column.
-
-    Raises:
-        ValueError: If the file has no header, or a row cannot be read.
-    """
-    for row in delimited_rows(path):
-        if row.cells is None:
-            raise ValueError(row.error)
-        yield row.cells
-
-
-def jsonl_rows(path: Location) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines.
-
-    Raises:
-        ValueError: If a line is not a JSON object.
-    """
-    for row in json_rows(path):
-        if row.cells is None:
-            raise ValueError(row.error)
-        yield row.cells
 
 
 def _read_delimited(path: Path) -> ColumnTable:

@@ -296,15 +296,6 @@ def infer_fields(path: Location) -> dict[str, Field]:
     return dict(scan.fields)
 
 
-def file_shards(paths: Sequence[Location], fields: Mapping[str, Field]) -> list[FileShard]:
-    """Return files as shards with these columns. Rows are counted without reading images, audio, ...
-
-    Raises:
-        OSError: If a file is missing or cannot be reached.
-    """
-    return [FileShard(path, fields, scan_file(path).num_rows) for path in paths]
-
-
 def _intact(found: list[Any], rows: Iterator[Any]) -> tuple[list[Any], str | None]:
     """Append readable rows to `found`; return them and the reason why reading stopped, if it failed."""
     try:

@@ -31,7 +31,6 @@ class DataFacts:
 
     Attributes:
         num_rows: Training rows, without those held out for validation. None: unknown, as of some streams.
-        num_validation: Rows of the validation split; 0 if unknown.
         target_kind: `class`, `labels`, `number`, `several` or `nothing`.
         num_classes: Classes, labels or target numbers.
         class_counts: Training rows of each class; () if the target is no class.
@@ -40,7 +39,6 @@ class DataFacts:
     """
 
     num_rows: int | None
-    num_validation: int
     target_kind: str
     num_classes: int
     class_counts: tuple[int, ...]
@@ -232,7 +230,6 @@ def data_facts(recipe: Recipe, source: DatasetBundle, overrides: Mapping[str, An
         counts = tuple(np.bincount(known, minlength=len(source.label_names)).tolist())
     return DataFacts(
         num_rows=num_rows(source),
-        num_validation=len(source.splits.get("validation", ())),
         target_kind=source.target_kind,
         num_classes=len(source.label_names),
         class_counts=counts,
