@@ -49,11 +49,15 @@ def _wrap_line(line: str, width: int) -> str:
     return "\n".join([*lines, here])
 
 
+def terminal_width(stream: Any) -> int | None:
+    """Return the number of columns of a terminal; None for a file or a pipe."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if is_terminal(stream) else None
+
+
 def wrapped_for(stream: Any, text: str) -> str:
     """Return a message as it is shown: wrapped at the width of a terminal, unchanged in a file or a pipe."""
-    if not is_terminal(stream):
-        return text
-    return wrapped(text, shutil.get_terminal_size((WIDTH, 24)).columns)
+    width = terminal_width(stream)
+    return text if width is None else wrapped(text, width)
 
 
 def print_message(text: str) -> None:

@@ -6,7 +6,12 @@ import re
 import pytest
 
 from perceivers.evaluation.evaluate import Evaluation
-from perceivers.evaluation.metrics_table import evaluation_text, in_columns, predictions_text
+from perceivers.evaluation.metrics_table import (
+    evaluation_text,
+    in_blocks,
+    in_columns,
+    predictions_text,
+)
 from perceivers.tasks.prediction import Prediction
 
 EVALUATION = Evaluation(
@@ -31,6 +36,16 @@ def prediction(name: str, cat: float) -> Prediction:
 def test_columns_are_aligned():
     text = in_columns([["name", "n"], ["a", "10"], ["long", "5"]], right=(1,))
     assert text == "name   n\n----  --\na     10\nlong   5"
+
+
+def test_columns_that_do_not_fit_are_in_blocks_below():
+    rows = [["", "first", "second", "third"], ["accuracy", "1", "22", "3"]]
+    assert in_blocks(rows, width=None) == in_columns(rows, right=(1, 2, 3))
+    assert in_blocks(rows, width=23) == (
+        "          first  second\n--------  -----  ------\naccuracy      1      22\n\n"
+        "          third\n--------  -----\naccuracy      3"
+    )
+    assert in_blocks(rows, width=5).count("accuracy") == 3
 
 
 def test_recall_is_by_class():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 
 from perceivers.cli.parsing import parse, wrong_arguments
 from perceivers.cli.terminal import echo
+from perceivers.console import rate_text, terminal_width, wrapped_for
 from perceivers.escaping import json_text
 
 if TYPE_CHECKING:
@@ -127,10 +129,10 @@ def _csv(comparison: "Comparison") -> str:
 
 
 def _table(comparison: "Comparison") -> str:
-    from perceivers.evaluation.metrics_table import in_columns
+    from perceivers.evaluation.metrics_table import in_blocks
     from perceivers.tasks.metric_text import metric_text
 
-    runs = comparison.runs
+    runs, width = comparison.runs, terminal_width(sys.stdout)
     rows = [["", *(_short(one.name) for one in runs)]]
     for split, name in comparison.measures:
         found = [(one.metrics.get(split, {}).get(name), one.interval(split, name)) for one in runs]
@@ -138,7 +140,7 @@ def _table(comparison: "Comparison") -> str:
         rows.append([f"{split} {name}", *texts])
     for label, texts in _property_rows(comparison).items():
         rows.append([label, *(_short(text) for text in texts)])
-    parts = [in_columns(rows, right=range(1, len(rows[0])))]
+    parts = [in_blocks(rows, width=width)]
     if comparison.settings:
         shown = list(comparison.settings.items())[:_SHOWN_SETTINGS]
         rows = [["settings that differ", *(_short(one.name) for one in runs)]]
@@ -147,8 +149,8 @@ def _table(comparison: "Comparison") -> str:
             rows.append([name, *map(_short, texts)])
         more = len(comparison.settings) - len(shown)
         rest = f"\nand {more} more: --format json has all." if more else ""
-        parts.append(in_columns(rows, right=range(1, len(rows[0]))) + rest)
-    return "\n\n".join([*parts, *comparison.notes])
+        parts.append(in_blocks(rows, width=width) + rest)
+    return "\n\n".join([*parts, *(wrapped_for(sys.stdout, note) for note in comparison.notes)])
 
 
 def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
@@ -163,7 +165,7 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
         "steps": ("steps", "{:,}"),
         "epochs": ("epochs", "{:.4g}"),
         "seconds": ("training time", "{}"),
-        "samples_per_second": ("samples a second", "{:,.3g}"),
+        "samples_per_second": ("samples a second", "{}"),
         "simple_baseline": ("simple baseline", "{}"),
         "device": ("device", "{}"),
     }
@@ -173,6 +175,8 @@ def _property_rows(comparison: "Comparison") -> dict[str, list[str]]:
             one["simple_baseline"] = metric_text(run.main_metric, one["simple_baseline"])
         if one["flops_per_sample"] is not None:
             one["flops_per_sample"] /= 1e9
+        if one["samples_per_second"] is not None:
+            one["samples_per_second"] = rate_text(one["samples_per_second"])
         if one["seconds"] is not None:
             one["seconds"] = readable_duration(one["seconds"])
     found: dict[str, list[str]] = {}

@@ -31,6 +31,30 @@ def in_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> s
     return "\n".join(lines)
 
 
+def in_blocks(rows: Sequence[Sequence[str]], *, width: int | None) -> str:
+    """Return rows of cells as aligned texts one below the other, each of as many columns as fit.
+
+    Each begins with the first column; the others are to the right.
+
+    Args:
+        rows: The first row is the head.
+        width: Columns of the terminal. None: no limit.
+    """
+    widths = [max(len(escape_line(row[column])) for row in rows) for column in range(len(rows[0]))]
+    blocks: list[list[int]] = []
+    left = 0
+    for column in range(1, len(widths)):
+        left -= 2 + widths[column]
+        if not blocks or (width is not None and left < 0):
+            blocks.append([0])
+            left = (width or 0) - widths[0] - 2 - widths[column]
+        blocks[-1].append(column)
+    return "\n\n".join(
+        in_columns([[row[column] for column in block] for row in rows], right=range(1, len(block)))
+        for block in blocks
+    )
+
+
 def evaluation_text(evaluation: Evaluation, *, form: str = "table") -> str:
     """Return an evaluation as a `table` or as `json`.
 
