@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -81,9 +80,8 @@ def test_the_first_blank_is_explained_and_drawn(tmp_path):
     found = explain_sample(load(tmp_path / "run"), {"text": "the c[MASK][MASK] sat"})
     arrays = arrays_of(found)
     assert arrays["query_latents"].shape == (64,)
-    assert arrays["query"].shape == (64,)
-    assert np.isnan(arrays["query"][11:]).all()
-    assert arrays["query"][:11].mean() == pytest.approx(1, abs=1e-4)
+    assert arrays["query"].shape == (11,)  # without padding
+    assert arrays["query"].mean() == pytest.approx(1, abs=1e-4)
     # With local attention, the blank attends to the bytes around it.
     assert arrays["query"][4:8].mean() > 1.2
     figure = draw_explanation(found)

@@ -65,12 +65,13 @@ def arrays_of(explanation: Explanation) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def _arrays_of_view(view: View) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
-    """Yield names and arrays of a view. Single heads are left out where there is only one: they add nothing."""
+    """Yield names and arrays of a view, without padding at the end of a single axis of elements.
+
+    Single heads are left out where there is only one: they add nothing.
+    """
     several = view.heads is not None and view.heads.shape[1] > 1
-    arrays = {
+    maps = {
         "attention": view.attention,
-        "share": view.share,
-        "even": np.asarray(view.even),
         "scores": view.scores,
         "query": view.query,
         "summary": view.summary,
@@ -79,7 +80,9 @@ def _arrays_of_view(view: View) -> Iterator[tuple[str, npt.NDArray[np.generic]]]
         "head_attention": view.heads if several else None,
         "head_scores": view.head_scores if several else None,
     }
-    yield from ((name, array) for name, array in arrays.items() if array is not None)
+    count = view.content.num_elements(view)
+    yield from ((name, array[..., :count]) for name, array in maps.items() if array is not None)
+    yield from {"share": view.share, "even": np.asarray(view.even)}.items()
     for field in fields(view.content):
         name = view.content.array_names.get(field.name, field.name)
         yield name, np.asarray(getattr(view.content, field.name))

@@ -32,9 +32,9 @@ class WaveformContent(base.Content):
         covered = view.num_real * self.step / len(self.samples)
         return {"media": "audio", "extent": [covered], **known}
 
-    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
-        """Return the map without the padding at its end."""
-        return attention[: view.num_real]
+    def num_elements(self, view: base.View) -> int:
+        """Return the number of elements up to the last real one."""
+        return view.num_real
 
     @property
     def plot_height(self) -> float:

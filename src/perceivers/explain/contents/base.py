@@ -56,8 +56,12 @@ class Content:
         return {"media": "elements", "extent": [1.0]}
 
     def arrange(self, attention: Array, view: "View") -> Array:
-        """Return a map on the axes of the elements in the layout in which it is drawn."""
-        return attention
+        """Return a map on the axes of the elements in the layout in which it is drawn, without padding at its end."""
+        return attention[: self.num_elements(view)]
+
+    def num_elements(self, view: "View") -> int | None:
+        """Return the number of elements of the content on a single axis, which padding follows. None: all."""
+        return None
 
     def size(self, view: "View") -> tuple[float, float]:
         """Return width and height of the figure in inches."""

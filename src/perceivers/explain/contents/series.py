@@ -43,9 +43,9 @@ class SeriesContent(base.Content):
             "lines": base.number_list(self.values[shown].T),
         }
 
-    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
-        """Return the map without the padding at its end."""
-        return attention[: view.num_real]
+    def num_elements(self, view: base.View) -> int:
+        """Return the number of elements up to the last real one."""
+        return view.num_real
 
     @property
     def plot_height(self) -> float:

@@ -72,9 +72,9 @@ class TextContent(base.Content):
         ]
         return {"media": "text", "extent": [1.0], "characters": characters}
 
-    def arrange(self, attention: base.Array, view: base.View) -> base.Array:
-        """Return the map without the padding at its end."""
-        return attention[: max(-(-len(self.units) // self.step), 1)]
+    def num_elements(self, view: base.View) -> int:
+        """Return the number of elements that hold a byte of the text, at least one."""
+        return max(-(-len(self.units) // self.step), 1)
 
     def size(self, view: base.View) -> tuple[float, float]:
         """Return a size with the text for each map or, of a long text, with tracks."""
