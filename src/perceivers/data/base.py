@@ -265,9 +265,9 @@ def open_regular(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
-def atomic_write_text(path: Path, text: str, *, sync: bool = True) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8 by `atomic_write`. Names in it that are not UTF-8 are written with their bytes."""
-    with atomic_write(path, sync=sync) as new:
+    with atomic_write(path) as new:
         new.write_bytes(encode_text(text))
 
 

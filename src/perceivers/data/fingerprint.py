@@ -75,9 +75,9 @@ class RowsFingerprint:
         return self._hash.hexdigest()
 
 
-def rows_fingerprint(rows: Iterable[Mapping[str, Any]], *, by: By = "content") -> str:
-    """Return the fingerprint of rows in their order. Arguments: see `value_fingerprint`."""
-    found = RowsFingerprint(by=by)
+def rows_fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the fingerprint of rows in their order."""
+    found = RowsFingerprint()
     for row in rows:
         found.add(row)
     return found.hexdigest()

@@ -103,13 +103,12 @@ def resolve_recipe(
     *,
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-    splits: SavedSplits | None = None,
 ) -> tuple[Recipe, DatasetBundle, str | None]:
     """Return the recipe for some data, the data with a validation split, and a sentence on the choice.
 
     No file is decoded: neither are rules applied, nor open fields measured. Arguments and errors as for `resolve`.
     """
-    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=splits)
+    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=None)
     return with_length(recipe, num_rows(source)), source, reason
 
 

@@ -17,28 +17,25 @@ def is_share(name: str) -> bool:
     return name.rpartition("/")[2] in SHARES
 
 
-def metric_text(
-    name: str, value: float, interval: Interval | None = None, *, digits: int = 1
-) -> str:
+def metric_text(name: str, value: float, interval: Interval | None = None) -> str:
     """Return a metric as text: `98.6 % (97.4 to 99.2)` with its 95 % confidence interval, `98.6 %` without.
 
     Args:
         name: Name of the metric, from which its unit follows.
         value: Its value.
         interval: Its lower and upper end. None: it has none.
-        digits: Digits behind the point of a percentage.
     """
-    number, unit = _number_and_unit(name, value, digits)
+    number, unit = _number_and_unit(name, value)
     text = f"{number} {unit}" if unit else number
     if interval is None:
         return text
-    low, high = (_number_and_unit(name, end, digits)[0] for end in interval)
+    low, high = (_number_and_unit(name, end)[0] for end in interval)
     return f"{text} ({low} to {high})"
 
 
-def _number_and_unit(name: str, value: float, digits: int) -> tuple[str, str]:
+def _number_and_unit(name: str, value: float) -> tuple[str, str]:
     if is_share(name):
-        return f"{100 * value:.{digits}f}", "%"
+        return f"{100 * value:.1f}", "%"
     kind = name.rpartition("/")[2]
     if kind.endswith("psnr"):
         return f"{value:.2f}", "dB"
