@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
 from perceivers.inputs.stems import (
     ConvStem,
     MaskedBatchNorm,
     ResidualStem,
     ResidualStemConfig,
+    _ConvNorm,
     pooled_mask,
 )
 from support.tolerance import assert_close
@@ -214,3 +216,21 @@ def test_running_statistics_are_the_mean_of_the_first_batches():
     before = norm.running_mean.clone()
     norm(batches[0])
     torch.testing.assert_close(norm.running_mean, before.lerp(means[0], 0.1))
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_maximum_before_the_relu_is_that_after_it(is_masked):
+    torch.manual_seed(0)
+    layer = _ConvNorm(3, 4)
+    x, mask = torch.randn(2, 3, 7, 5), None
+    if is_masked:
+        mask = torch.arange(7) < torch.tensor([[7], [4]])
+    values = []
+    for pool in ((1, 1), (2, 2)):
+        layer.zero_grad()
+        cells, _ = layer(x, mask, pool)
+        cells = cells if pool != (1, 1) else max_pool2d(cells, 2, ceil_mode=True)
+        cells.square().sum().backward()
+        values.append((cells.detach(), layer.convolution.weight.grad.clone()))
+    assert_close(values[0][0], values[1][0])
+    assert_close(values[0][1], values[1][1])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import max_pool2d, pad, relu
 
 from perceivers.inputs.elements import Elements, GridPositions
 from perceivers.inputs.positions import (
@@ -21,6 +21,7 @@ from perceivers.inputs.positions import (
 )
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, MaskedBatchNorm, pooled_mask
+from perceivers.nn.dropout import dropout
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.nn.kernel_bank import KernelBank
 from perceivers.nn.position import axis_features
@@ -320,7 +321,6 @@ class BankSeriesInput(nn.Module):
         features = self.bank.num_statistics // parts
         self.project = nn.Parameter(torch.empty(self.num_statistics, features, width))
         truncated_normal_(self.project, features**-0.5)
-        self.dropout = nn.Dropout(config.dropout)
         self.stem = (
             SeriesStem(self.values, (*config.stem_channels, width))
             if config.stem_channels
@@ -357,7 +357,9 @@ class BankSeriesInput(nn.Module):
             mask = mask.expand(-1, x.shape[1])
             x = x.masked_fill(~mask[..., None], 0.0)
         statistics, real = self.bank(self._read(x, mask), mask)
-        statistics = self.dropout(statistics.flatten(1, 2))
+        statistics = statistics.flatten(1, 2)
+        if self.training and self.config.dropout:
+            statistics = dropout(statistics, self.config.dropout)
         content = torch.einsum("bef,efc->bec", statistics.to(self.project.dtype), self.project)
         positions = torch.cat(
             [
@@ -463,7 +465,7 @@ class SeriesStem(nn.Module):
         """Return the cells after the stem, and which hold a real step."""
         grid = x.movedim(2, 1)[..., None].contiguous(memory_format=torch.channels_last)
         for level in self.levels:
-            grid = max_pool2d(level(grid, mask), (2, 1), ceil_mode=True)
+            grid = level(grid, mask, pool=2)
             mask = None if mask is None else pooled_mask(mask, 2)
         grid = grid + self.residual(grid, mask)
         return grid[..., 0].movedim(1, 2), mask
@@ -481,11 +483,15 @@ class SeriesConvNorm(nn.Module):
         self.norm = MaskedBatchNorm(out_channels)
 
     def forward(
-        self, x: Float[Tensor, "B Ci L X"], mask: Bool[Tensor, "B L"] | None
-    ) -> Float[Tensor, "B Co L X"]:
-        """Return the convolved grid of one column; zeros where it is masked."""
-        x = self.norm(self.convolution(x), mask).relu()
-        return x if mask is None else x.masked_fill(~mask[:, None, :, None], 0.0)
+        self, x: Float[Tensor, "B Ci L X"], mask: Bool[Tensor, "B L"] | None, pool: int = 1
+    ) -> Float[Tensor, "B Co Lo X"]:
+        """Return the convolved grid of one column, or its maxima over `pool` steps; zeros where it is masked."""
+        x = self.norm(self.convolution(x), mask)
+        if mask is not None:
+            x = x.masked_fill(~mask[:, None, :, None], 0.0)
+        if pool > 1:  # the same before the ReLU, which then has fewer steps
+            x = max_pool2d(x, (pool, 1), ceil_mode=True)
+        return relu(x, inplace=True)
 
 
 def _check_shape(x: Float[Tensor, "B L V"], length: int, width: int) -> None:

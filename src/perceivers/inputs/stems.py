@@ -190,9 +190,9 @@ class ResidualStem(nn.Module):
             mask: Where the first axis (Y) is real; where L is 1, which samples are.
         """
         x = _cleared(x, mask).contiguous(memory_format=torch.channels_last)
-        x, mask = self.first(x, mask)
+        x, mask = self.first(x, mask, self.pools[0])
         for level, pool in enumerate(self.pools):
-            if pool != (1, 1):
+            if level > 0 and pool != (1, 1):
                 # After a ReLU zeros are the smallest values, so padding never wins a maximum.
                 x = max_pool2d(x, pool, ceil_mode=True)
                 mask = _pooled_rows(mask, pool[0])
@@ -232,16 +232,23 @@ class _ConvNorm(nn.Module):
         self.norm = MaskedBatchNorm(out_channels)
 
     def forward(
-        self, x: Float[Tensor, "B Ci Y X"], mask: Bool[Tensor, "B L"] | None
+        self,
+        x: Float[Tensor, "B Ci Y X"],
+        mask: Bool[Tensor, "B L"] | None,
+        pool: tuple[int, int] = (1, 1),
     ) -> tuple[Float[Tensor, "B Co Yo Xo"], Bool[Tensor, "B Lo"] | None]:
+        """Return the cells after the ReLU, or their maxima over `pool` cells, and which rows are real."""
         rows, columns = self.convolution.stride
         if (rows, columns) != (1, 1):
             # One zero before, one or more behind: a cell for every stride, from the first on.
             behind = [1 + -n % step for n, step in zip(x.shape[2:], (rows, columns), strict=True)]
             x = pad(x, (1, behind[1], 1, behind[0])).contiguous(memory_format=torch.channels_last)
         mask = _pooled_rows(mask, rows)
-        x = self.norm(self.convolution(x), mask)
-        return _cleared(relu(x, inplace=True), mask), mask
+        x = _cleared(self.norm(self.convolution(x), mask), mask)
+        if pool != (1, 1):  # the same before the ReLU, which then has fewer cells
+            x = max_pool2d(x, pool, ceil_mode=True)
+            mask = _pooled_rows(mask, pool[0])
+        return relu(x, inplace=True), mask
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):
