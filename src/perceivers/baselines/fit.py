@@ -21,6 +21,7 @@ from perceivers.data.registry import find_modality
 from perceivers.data.tables.table import Subset
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.tasks.base import Task
+from perceivers.tasks.meters import Meter
 from perceivers.tasks.multitask import is_known
 from perceivers.tasks.registry import build_task
 from perceivers.typing import Tensor
@@ -86,10 +87,8 @@ def fit_baseline(
             outputs, fitted = _outputs(task, part, end)
             meter.update(outputs, part.truth)
             chosen += fitted
-    if errors is not None and (each := meter.errors()) is not None:
-        numbers = [number for part in parts for number in part.numbers]
-        if len(numbers) == len(each):
-            errors |= zip(numbers, each.tolist(), strict=True)
+    if errors is not None:
+        errors |= _errors_by_row(meter, parts)
     main, models = task.main_metric, Counter(one.model for one in chosen)
     return BaselineResult(
         metric=main,
@@ -105,6 +104,15 @@ def fit_baseline(
         candidates=max(one.candidates for one in chosen),
         interval=meter.intervals().get(main),
     )
+
+
+def _errors_by_row(meter: Meter, parts: "Sequence[_Part]") -> dict[int, float]:
+    """Return the error of each scored row by its number; nothing if the meter keeps no error of each."""
+    each = meter.errors()
+    numbers = [number for part in parts for number in part.numbers]
+    if each is None or len(numbers) != len(each):
+        return {}
+    return dict(zip(numbers, each.tolist(), strict=True))
 
 
 @contextmanager

@@ -241,14 +241,7 @@ def train(
         ImportError: If Lightning, or the package of a logger, is not installed.
         SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
     """
-    if not importlib.util.find_spec("lightning"):
-        raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
-    StoppingCriteria.of(run.recipe.training)
-    if "validation" not in {**run.data.splits, **run.data.streams}:
-        raise ValueError(
-            "Training needs validation rows, by which weights are chosen: expected a validation split, or a "
-            f"--validation-fraction above 0, got {run.recipe.data.validation_fraction:g}."
-        )
+    _check_trainable(run)
     folder, recipe = Path(out), run.recipe
     resume = is_resumed(folder, resume=resume)
     run = replace(run, data=replace(run.data, identities=identify_rows(run.data)))
@@ -263,27 +256,19 @@ def train(
         restored = folder / LAST if resume and (folder / LAST).exists() else None
         return _train(run, folder, restored=restored, start=start, data=data)
     check_folder(folder, resume=resume)
-    if run.data.folds and int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise ValueError(
-            f"The members of an ensemble are trained one after the other by one process: expected one process with "
-            f"--folds {len(run.data.folds)}, got {os.environ['WORLD_SIZE']}."
-        )
+    _check_processes(folds := len(run.data.folds))
     with lock_folder(folder) as note:
         rows = run.data.identities
         saved = read_splits(folder) if has_begun(folder) else None
         about = "" if saved is None else compare_rows(saved, rows, folder, other_data=other_data)
         restored = open_folder(folder, recipe, resume=resume)
         leak = leak_sentence(
-            init_from or known_start(folder),
-            rows,
-            folds=len(run.data.folds),
-            streamed=bool(run.data.streams),
+            init_from or known_start(folder), rows, folds=folds, streamed=bool(run.data.streams)
         )
         notes = [note, about, leak]
         if saved is None or about:
             rows = rows if saved is None else with_removed(saved, rows)
-            held_out = run.data.divided is not None
-            write_splits(folder, rows, held_out=held_out, folds=len(run.data.folds))
+            write_splits(folder, rows, held_out=run.data.divided is not None, folds=folds)
         if run.data.folds:
             from perceivers.training.folds import train_folds
 
@@ -291,6 +276,31 @@ def train(
                 run, folder, resume=resume, init_from=init_from, data=data, notes=notes
             )
         return _train(run, folder, restored=restored, start=start, data=data, notes=notes)
+
+
+def _check_trainable(run: ResolvedRun) -> None:
+    """Check that a run can be trained here. Errors as for `train`."""
+    if not importlib.util.find_spec("lightning"):
+        raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
+    StoppingCriteria.of(run.recipe.training)
+    if "validation" not in {**run.data.splits, **run.data.streams}:
+        raise ValueError(
+            "Training needs validation rows, by which weights are chosen: expected a validation split, or a "
+            f"--validation-fraction above 0, got {run.recipe.data.validation_fraction:g}."
+        )
+
+
+def _check_processes(folds: int) -> None:
+    """Check that folds are trained by one process.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if folds and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ValueError(
+            f"The members of an ensemble are trained one after the other by one process: expected one process with "
+            f"--folds {folds}, got {os.environ['WORLD_SIZE']}."
+        )
 
 
 def _train(
@@ -455,14 +465,7 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     results, task = validation_results(parts.module.task, meter, parts.note)
     settings: Any = {"task": task, "columns": saved_columns(run, data), "mirrored": mirrored}
     hub.save(callback.folder, model, preprocess=run.preprocess, **settings)
-    workers = parts.batches.loader.settings.num_workers
-    waiting, what_to_do = advice(
-        callback.wait_time,
-        workers=workers,
-        threads=torch.get_num_threads(),
-        processes=trainer.world_size,
-        tips=[config.loading_tip for config in run.preprocess.values()],
-    )
+    waiting, what_to_do = _loading_advice(parts, run)
     decoding = decoding_notes(parts)
     name = parts.module.task.main_metric
     parts.note(_kept_sentence(callback.best, metrics, name, results[""].intervals.get(name)))
@@ -500,3 +503,14 @@ def _finish(parts: "TrainingParts", run: ResolvedRun, data: str | None) -> RunSu
     )
     write_report(callback.folder, summary)
     return summary
+
+
+def _loading_advice(parts: "TrainingParts", run: ResolvedRun) -> tuple[str, str]:
+    """Return a sentence on the time that training waited for data, and advice; see `advice`."""
+    return advice(
+        parts.callback.wait_time,
+        workers=parts.batches.loader.settings.num_workers,
+        threads=torch.get_num_threads(),
+        processes=parts.trainer.world_size,
+        tips=[config.loading_tip for config in run.preprocess.values()],
+    )
