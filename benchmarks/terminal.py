@@ -1,6 +1,6 @@
-"""Record `fit`, `predict` and `evaluate` in a terminal of 80 columns, for docs/terminal.md.
+"""Record `fit`, `predict`, `evaluate` and `compare` in a terminal of 80 columns, for docs/terminal.md.
 
-python -m benchmarks.terminal [FILE]    docs/terminal.md by default; about a minute on two CPU cores
+python -m benchmarks.terminal [FILE]    docs/terminal.md by default; about three minutes on two CPU cores
 """
 
 import fcntl
@@ -22,8 +22,9 @@ COLUMNS, ROWS = 80, 24
 _PAGE = """\
 # The terminal
 
-`fit`, `predict` and `evaluate` in a terminal of {columns} columns: 1,798 files of scikit-learn's handwritten digits,
-one of them broken, and 2,000 files to predict. The page is the output of `python -m benchmarks.terminal`.
+`fit`, `predict`, `evaluate` and `compare` in a terminal of {columns} columns: 1,798 files of scikit-learn's handwritten
+digits, one of them broken, 2,000 files to predict, and a table of 300 rows (scikit-learn's breast cancer). The page is
+the output of `python -m benchmarks.terminal`.
 
 The last line, the bar, is redrawn in place and vanishes at the end. It always fits the width: the least important
 fields are left out first. The rows of validations stay, with the 95 % confidence interval of the main metric. In a log
@@ -49,6 +50,18 @@ every half minute. `NO_COLOR` turns colors off; `--no-progress` leaves only note
 ## evaluate
 
 {evaluate_done}
+
+## fit of a small table
+
+Few rows are divided into folds, each with a table of validations.
+
+{table_done}
+
+## compare
+
+Runs that do not fit side by side are printed below.
+
+{compare_done}
 """
 
 _CONTROL = re.compile(r"\x1b\[(\??\d*(?:;\d+)*)([A-Za-z])|\r|\n|[^\x1b\r\n]+|\x1b")
@@ -124,9 +137,9 @@ def screen_at(command: str, parts: list[tuple[float, str]], share: float) -> str
 
 
 def make_files(folder: Path) -> None:
-    """Write the digits as a folder of classes, with one broken file, and 2,000 files to predict."""
+    """Write the digits as a folder of classes, with one broken file, 2,000 files to predict, and a table."""
     from PIL import Image
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_breast_cancer, load_digits
 
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -134,6 +147,9 @@ def make_files(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 15.9).astype("uint8")).save(path)
     (folder / "digits" / "3" / "broken.png").write_bytes(b"nothing")
+    rows = load_breast_cancer(as_frame=True).frame.sample(300, random_state=0)
+    rows["target"] = rows["target"].map({0: "malignant", 1: "benign"})
+    rows.to_csv(folder / "cancer.csv", index=False)
     (folder / "new").mkdir()
     files = sorted((folder / "digits").glob("[0-9]/[0-9]*.png"))
     for index in range(2000):
@@ -146,6 +162,8 @@ def main(out: Path) -> None:
         "fit": "perceivers fit digits --max-epochs 6 --out runs/digits",
         "predict": "perceivers predict runs/digits new --format csv --out predictions.csv",
         "evaluate": "perceivers evaluate runs/digits",
+        "table": "perceivers fit cancer.csv --label target --max-epochs 4 --out runs/cancer",
+        "compare": "perceivers compare runs/digits runs/cancer",
     }
     shown: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -154,6 +172,7 @@ def main(out: Path) -> None:
             parts, status = record(command, Path(name))
             if status:
                 raise SystemExit("".join(text for _, text in parts))
+            parts = [(at, text.replace(f"{name}/", "")) for at, text in parts]
             shown[f"{title}_running"] = screen_at(command, parts, 0.4)
             shown[f"{title}_done"] = screen_at(command, parts, 1.0)
     out.write_text(_PAGE.format(columns=COLUMNS, **shown), encoding="utf-8")

@@ -393,6 +393,7 @@ def test_errors_of_the_same_rows_are_compared_in_pairs():
 def test_the_description_states_rows_that_were_left_out():
     assert result(seconds=8.0).describe() == "logistic regression on words; 8 s"
     assert "learned from 50 of 90 rows" in result(train_rows=50).describe()
+    assert "learned from" not in result(train_rows=899, of_train_rows=900).describe()
     streamed = result(of_train_rows=None, of_rows=None).describe()
     assert streamed.endswith("learned from 90 rows, scored on 10 rows")
 

@@ -9,6 +9,8 @@ from perceivers.registry import configclass
 from perceivers.tasks.intervals import MIN_SAMPLES, Interval, is_clearly_larger
 from perceivers.wording import counted, readable_duration
 
+_NEARLY_ALL = 0.99  # share of the rows: a few that cannot be read are not worth a mention
+
 
 @configclass
 class BaselineResult:
@@ -47,7 +49,7 @@ class BaselineResult:
         duration = readable_duration(max(self.seconds, 1.0))
         of = f" for {self.candidates} candidates" if self.candidates > 1 else ""
         parts = [f"{self.model}; {duration}{of}"]
-        if self.of_train_rows is None or self.train_rows < self.of_train_rows:
+        if self.of_train_rows is None or self.train_rows < _NEARLY_ALL * self.of_train_rows:
             of = "" if self.of_train_rows is None else f" of {self.of_train_rows:,}"
             parts.append(f"learned from {self.train_rows:,}{of} rows")
         if self.of_rows is None or self.rows < self.of_rows:
