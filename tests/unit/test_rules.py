@@ -96,6 +96,24 @@ def test_a_given_limit_is_kept():
     assert length_sentence(given) == "batches of 128, learning rate 0.003, 5m"
 
 
+@pytest.mark.parametrize(
+    ("limits", "epochs"),
+    [({}, 16), ({"max_time": "5m"}, 16), ({"max_epochs": 40}, 40), ({"max_steps": 9}, None)],
+)
+def test_a_run_ends_where_more_epochs_do_harm_unless_steps_or_epochs_are_given(limits, epochs):
+    recipe = get_recipe("images")
+    given = replace(recipe, training=replace(recipe.training, **limits))
+    found = with_length(given, 1_000, most_epochs=16)
+    assert found.training.max_epochs == epochs
+    assert found.training.max_time == limits.get("max_time")
+
+
+def test_a_limit_of_time_is_printed_with_the_epochs():
+    recipe = get_recipe("images")
+    given = replace(recipe, training=replace(recipe.training, max_time="5m", max_epochs=16))
+    assert length_sentence(given).endswith("5m or 16 epochs, whichever ends first")
+
+
 @pytest.mark.parametrize("kind", ["number", "text", "series"])
 def test_rules_of_the_head_are_left_out_for_several_tasks(kind):
     values = {"number": 1.5, "text": "a few words", "series": [[0.0], [1.0], [2.0]] * 5}

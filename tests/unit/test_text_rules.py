@@ -46,3 +46,15 @@ def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
     part = run.recipe.inputs["text"]
     assert (part.max_length, part.stride, part.units.word_rows) == (4096, 8, 99)
     assert run.choices[0].startswith("Input: hashed words and phrases in cells of 8 bytes, texts")
+
+
+def test_few_texts_end_before_the_time_that_is_allowed(tmp_path):
+    texts = [f"a text about topic {number % 7}" for number in range(100)]
+    table = {"text": texts, "label": [str(number % 2) for number in range(100)]}
+    run = resolve(table, overrides={"max_time": "5m"})
+    training = run.recipe.training
+    assert training.max_time == "5m"
+    assert training.max_epochs is not None
+    assert training.max_epochs >= 16
+    steps = training.max_epochs * len(run.data.splits["train"]) / training.batch_size
+    assert steps >= 500

@@ -125,6 +125,8 @@ class Choice:
         fields: Fields of the recipe by dotted name, such as `optim.lr` or `encoder.num_latents`. Applied if the
             modality is the only one of the model.
         length: Factor of the number of samples of a run without a limit. The largest of all modalities counts.
+        most_epochs: Epochs after which more of them do harm, also within a limit of time. None: unknown. Applied if the
+            modality is the only one of the model.
         reasons: Phrases for the user, by topic: choice and reason, without a full stop.
     """
 
@@ -133,6 +135,7 @@ class Choice:
     augment: Any
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     length: float = 1.0
+    most_epochs: int | None = None
     reasons: Mapping[Topic, str] = field(default_factory=dict[Topic, str])
 
 
@@ -177,7 +180,7 @@ def apply_rules(
         for name, part in recipe.inputs.items()
         if name in source.inputs and part.kind != "label" and name in recipe.preprocess
     ]
-    rows, longest = training_rows(source), 0.0
+    rows, longest, most = training_rows(source), 0.0, None
     reasons: dict[Topic, list[str]] = {}
     for name in named:
         config = recipe.preprocess[name]
@@ -192,9 +195,10 @@ def apply_rules(
         for topic, phrase in made.reasons.items():
             reasons.setdefault(topic, []).append(phrase)
         longest = max(longest, made.length)
+        most = made.most_epochs if about.is_alone else None
         recipe = _with_choice(recipe, name, made, is_alone=about.is_alone)
     recipe = override(recipe, overrides)
-    recipe = with_length(recipe, facts.num_rows, factor=longest or 1.0)
+    recipe = with_length(recipe, facts.num_rows, factor=longest or 1.0, most_epochs=most)
     reasons.setdefault("Training", []).insert(0, length_sentence(recipe))
     return replace(recipe, preset=None), [
         f"{topic}: {'; '.join(phrases)}." for topic, phrases in reasons.items()

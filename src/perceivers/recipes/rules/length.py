@@ -33,30 +33,41 @@ def has_limit(recipe: Recipe) -> bool:
     return any(getattr(recipe.training, name) is not None for name in LIMITS)
 
 
-def with_length(recipe: Recipe, num_rows: int | None, *, factor: float = 1.0) -> Recipe:
-    """Return the recipe with a number of epochs, if it has no limit.
+def with_length(
+    recipe: Recipe,
+    num_rows: int | None,
+    *,
+    factor: float = 1.0,
+    most_epochs: int | None = None,
+) -> Recipe:
+    """Return the recipe with a number of epochs, if it has no limit, or only one of time.
 
     Args:
         recipe: A recipe. Without a preset, that is `default`.
         num_rows: Training rows. None: unknown.
         factor: Factor of the number of samples, of the rules of a modality.
+        most_epochs: Epochs after which the run ends at the latest, also before a limit of time. None: no such number.
 
     Raises:
         ValueError: If the number of rows is unknown.
     """
+    training = recipe.training
     if has_limit(recipe):
-        return recipe
+        if most_epochs is None or training.max_epochs is not None or training.max_steps is not None:
+            return recipe
+        return replace(recipe, training=replace(training, max_epochs=most_epochs))
     if num_rows is None:
         raise ValueError(
             "The number of rows of the stream is unknown, so a limit is needed: --max-time 1h, --max-steps 10000 or "
             "--max-epochs 10."
         )
     length, rows = _LENGTHS[recipe.preset or "default"], max(num_rows, 1)
-    samples = max(length.samples * factor, length.min_steps * recipe.training.batch_size)
+    samples = max(length.samples * factor, length.min_steps * training.batch_size)
     epochs = min(max(round(samples / rows), length.min_epochs), length.max_epochs)
-    if (recipe.training.folds or 1) > 1:
+    if (training.folds or 1) > 1:
         epochs = max(round(_MEMBER_SHARE * epochs), 1)
-    return replace(recipe, training=replace(recipe.training, max_epochs=epochs))
+    epochs = min(epochs, most_epochs or epochs)
+    return replace(recipe, training=replace(training, max_epochs=epochs))
 
 
 def length_sentence(recipe: Recipe) -> str:
@@ -64,6 +75,8 @@ def length_sentence(recipe: Recipe) -> str:
     training = recipe.training
     if training.max_time is not None:
         length = training.max_time
+        if training.max_epochs is not None:
+            length += f" or {counted(training.max_epochs, 'epoch')}, whichever ends first"
     elif training.max_steps is not None:
         length = counted(training.max_steps, "step")
     else:

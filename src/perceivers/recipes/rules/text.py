@@ -57,6 +57,9 @@ _BATCHES = {64: 4_096, 32: 1_024, 16: 0}
 # Factor of the samples of a run without a limit: the table of words is learned in a few epochs.
 _LENGTH = 0.2
 
+# Epochs after which few texts are only learned by heart, and the fewest steps of a run.
+_MOST_EPOCHS, _FEWEST_STEPS = 16, 600
+
 _WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
 
 
@@ -98,8 +101,20 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         preprocess=preprocess,
         fields=_fields(facts, few=few),
         length=_LENGTH,
+        most_epochs=_most_epochs(facts.data.rows) if few else None,
         reasons=reasons,
     )
+
+
+def _most_epochs(rows: int) -> int:
+    """Return the epochs after which a run on few texts ends."""
+    batch = _batch_size(rows)
+    return max(_MOST_EPOCHS, math.ceil(_FEWEST_STEPS * batch / max(rows, 1)))
+
+
+def _batch_size(rows: int) -> int:
+    """Return the batch size for a number of rows."""
+    return next(size for size, fewest in _BATCHES.items() if rows >= fewest)
 
 
 def _measure(facts: ModalityFacts) -> _Measured:
@@ -141,12 +156,11 @@ def _with_tables(units: HashedUnitsConfig, measured: _Measured, length: int) -> 
 
 def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     """Return fields of the recipe for texts alone."""
-    batch = next(size for size, fewest in _BATCHES.items() if facts.data.rows >= fewest)
     encoder = _SMALL_ENCODER if few else {}
     latent_dropout = _LATENT_DROPOUT if few else 0.0
     return {
         "optim.lr": 2e-3,
-        "training.batch_size": batch,
+        "training.batch_size": _batch_size(facts.data.rows),
         "output.element_pools": ("mean",),
         "output.standardize_pools": False,
         "output.latent_dropout": latent_dropout,
