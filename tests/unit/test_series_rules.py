@@ -1,10 +1,13 @@
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
 from perceivers.data.modalities.series.augment import SeriesAugmentConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.inputs.series import BankSeriesInputConfig
 from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
-from perceivers.recipes.rules.series import choose
+from perceivers.recipes.rules.series import choose, when_matters
 
 
 class Facts(ModalityFacts):
@@ -16,9 +19,9 @@ class Facts(ModalityFacts):
 def chosen(*, rows, length=100, part=None, overrides=None):
     data = DataFacts(
         num_rows=rows,
-        target_kind="class",
-        num_classes=2,
-        class_counts=(rows // 2, rows // 2),
+        target_kind="number",
+        num_classes=1,
+        class_counts=(),
         preset="default",
         overrides=overrides or {},
     )
@@ -56,3 +59,25 @@ def test_stated_inputs_are_kept():
 
 def test_stated_augmentation_is_kept():
     assert chosen(rows=60, overrides={"augment.series.jitter": 0.1}).augment.jitter == 0.05
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "is_placed", "expected"),
+    [(80, True, True), (80, False, False), (16, True, False)],
+)
+def test_windows_of_time_need_classes_that_differ_in_when(num_rows, is_placed, expected):
+    rng = np.random.default_rng(0)
+    classes = np.arange(num_rows) % 4
+    series = []
+    for row in range(num_rows):
+        values = 0.3 * rng.normal(size=(64, 1)).astype(np.float32)
+        begin = 16 * classes[row] + 4 if is_placed else rng.integers(0, 56)
+        width = 8 if is_placed else 2 + 2 * classes[row]
+        values[begin : begin + width] += 2
+        series.append(values)
+    assert when_matters(series, classes) is expected
+
+
+def test_windows_of_time_need_series_of_about_one_length():
+    series = [np.zeros((20 + 20 * (row % 2), 1), np.float32) for row in range(40)]
+    assert not when_matters(series, np.arange(40) % 2)

@@ -12,17 +12,19 @@ class Facts(ModalityFacts):
         vars(self).update(name="table", data=data)
 
 
-def chosen(rows, overrides=None):
+def chosen(rows, overrides=None, target="number"):
     data = DataFacts(
         num_rows=rows,
-        target_kind="number",
+        target_kind=target,
         num_classes=1,
         class_counts=(),
         preset="default",
         overrides=overrides or {},
     )
     before = Choice(
-        input=TableInputConfig(), preprocess=TablePreprocessConfig(), augment=TableAugmentConfig()
+        input=TableInputConfig(),
+        preprocess=TablePreprocessConfig(),
+        augment=TableAugmentConfig(noise=0.05, drop=0.1),
     )
     return choose(before, Facts(data))
 
@@ -39,6 +41,11 @@ def test_many_rows_keep_the_encoder_of_the_size():
     choice = chosen(20_000)
     assert "encoder.num_latents" not in choice.fields
     assert choice.fields["output.element_pools"] == ("mean",)
+
+
+def test_fields_are_hidden_for_classes_and_not_for_numbers():
+    assert chosen(300).augment == TableAugmentConfig()
+    assert chosen(300, target="class").augment.drop == 0.1
 
 
 def test_stated_inputs_are_kept():

@@ -308,9 +308,10 @@ class BankSeriesInput(nn.Module):
         super().__init__()
         self.config = config
         self.length, self.values = _known(config)
+        self.num_channels = config.num_channels or 0
         self.bank = KernelBank(
             self.length,
-            self.values + config.irregular,
+            self.num_channels + config.irregular,
             thresholds=config.thresholds,
             groups=config.groups,
             windows=config.windows,
@@ -321,6 +322,9 @@ class BankSeriesInput(nn.Module):
         features = self.bank.num_statistics // parts
         self.project = nn.Parameter(torch.empty(self.num_statistics, features, width))
         truncated_normal_(self.project, features**-0.5)
+        self.presence = None
+        if config.has_missing:
+            self.presence = truncated_linear(self.num_channels, width)
         self.stem = (
             SeriesStem(self.values, (*config.stem_channels, width))
             if config.stem_channels
@@ -361,6 +365,8 @@ class BankSeriesInput(nn.Module):
         if self.training and self.config.dropout:
             statistics = dropout(statistics, self.config.dropout)
         content = torch.einsum("bef,efc->bec", statistics.to(self.project.dtype), self.project)
+        if self.presence is not None:
+            content = content + self.presence(self._missing_share(x, mask))[:, None]
         positions = torch.cat(
             [
                 self.identities[: self.num_statistics],
@@ -410,16 +416,33 @@ class BankSeriesInput(nn.Module):
     def _read(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
     ) -> Float[Tensor, "B L V"]:
-        """Return the channels of the bank in float32: values, and the time since a real step before."""
+        """Return the channels of the bank in float32: values, and the time since a real step before.
+
+        A missing value is the last one of its channel, since a jump to zero and back would be what kernels respond to.
+        """
         x = x.to(torch.promote_types(x.dtype, torch.float32))
+        values = x[..., : self.num_channels]
+        if self.config.has_missing:
+            values = _held(values, x[..., self.num_channels : self.values] > 0)
+            values = values if mask is None else values.masked_fill(~mask[..., None], 0.0)
         if not self.config.irregular:
-            return x
+            return values
         times = x[..., -1:]
         since = pad(times[:, 1:] - times[:, :-1], (0, 0, 1, 0)) * (self.length / 2)
         if mask is not None:
             both = mask & pad(mask[:, :-1], (1, 0), value=False)
             since = since.masked_fill(~both[..., None], 0.0)
-        return torch.cat([x[..., :-1], since.clamp(0, 10)], dim=-1)
+        return torch.cat([values, since.clamp(0, 10)], dim=-1)
+
+    def _missing_share(
+        self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B C"]:
+        """Return the share of the real steps at which each channel is missing."""
+        flags = x[..., self.num_channels : self.values]
+        if mask is None:
+            return 1 - flags.mean(dim=1)
+        real = mask[..., None].to(flags.dtype)
+        return ((1 - flags) * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
     def _cell_positions(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None, count: int
@@ -512,6 +535,19 @@ def _known(
             f"length={config.length} and num_channels={config.num_channels}."
         )
     return config.length, config.num_channels * (2 if config.has_missing else 1)
+
+
+def _held(x: Float[Tensor, "B L C"], known: Bool[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+    """Return values of which a missing one is the last known before it, else the first known; zero without any."""
+    x = x.masked_fill(~known, 0.0)
+    for sign in (1, -1):
+        step = 1
+        while step < x.shape[1]:  # twice as far each time
+            shift = (0, 0, step, -step) if sign > 0 else (0, 0, -step, step)
+            x = torch.where(known, x, pad(x, shift))
+            known = known | pad(known, shift)
+            step *= 2
+    return x
 
 
 def _mean_times(

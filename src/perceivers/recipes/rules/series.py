@@ -3,6 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from perceivers.data.modalities.series.modality import SeriesModality
 from perceivers.inputs.series import BankSeriesInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
 from perceivers.wording import counted
@@ -11,6 +15,15 @@ FEW_ROWS = 1_000
 """Rows below which a learned stem learns the training series by heart, so that fixed kernels alone are used."""
 
 _CELLS_LENGTH = 32  # steps from which a learned stem has enough cells
+
+# Whether it matters when something happens: series that are looked at, windows of each, the fewest series from which
+# anything follows, the strengths of ridge regression, the standard errors by which windows must be better, and the
+# largest share of errors that they may leave.
+_SAMPLED, _WINDOWS, _FEWEST = 400, 4, 24
+_STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+_ERRORS, _LEFT = 3.0, 0.2
+
+Values = npt.NDArray[np.float32]
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
@@ -25,7 +38,9 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         scale = 0.0 if few else choice.augment.scale
         choice = replace(choice, augment=replace(choice.augment, jitter=0.0, scale=scale))
     if few:
-        return _few(choice, part, rows)
+        matters = facts.data.target_kind == "class" and when_matters(*_sampled(facts))
+        windows = _WINDOWS if matters else 1
+        return _few(choice, replace(part, windows=windows), rows)
     width = 2 * part.channels
     learned = replace(part, channels=width, dropout=0.2, stem_channels=(part.channels, width))
     return replace(
@@ -54,15 +69,76 @@ def _few(choice: Choice, part: BankSeriesInputConfig, rows: int) -> Choice:
         "optim.weight_decay": 2.0,
         "training.ema": 0.98,
     }
+    of = f", of the whole and of {part.windows} windows of time" if part.windows > 1 else ""
     return replace(
         choice,
         input=part,
         fields=fields,
         reasons={
-            "Input": f"statistics of fixed kernels, for {counted(rows, 'row')}",
+            "Input": f"statistics of fixed kernels{of}, for {counted(rows, 'row')}",
             "Model": "a small encoder beside a direct path from the statistics",
         },
     )
+
+
+def when_matters(series: list[Values], classes: npt.NDArray[np.int64]) -> bool:
+    """Return whether the class depends on when something happens.
+
+    Ridge regression on simple statistics (mean, deviation, mean change, extremes of each channel), leaving out one
+    series at a time: those of windows of time besides those of the whole must halve its errors, and leave few.
+    Windows are of equal time, so that series must be about as long as each other.
+    """
+    lengths = [len(one) for one in series]
+    if len(series) < _FEWEST or min(lengths) < max(2 * _WINDOWS, 0.75 * max(lengths)):
+        return False
+    whole = np.stack([_statistics(one) for one in series])
+    parts = [[_statistics(part) for part in np.array_split(one, _WINDOWS)] for one in series]
+    windows = np.concatenate([whole, np.array(parts).reshape(len(series), -1)], axis=1)
+    found, found_of_windows = _hits(whole, classes), _hits(windows, classes)
+    gained, lost = (found_of_windows & ~found).sum(), (found & ~found_of_windows).sum()
+    is_clear = gained - lost >= _ERRORS * np.sqrt(gained + lost)
+    errors, errors_of_windows = (~found).mean(), (~found_of_windows).mean()
+    return bool(is_clear and errors_of_windows <= min(errors / 2, _LEFT))
+
+
+def _statistics(values: Values) -> Values:
+    changes = np.abs(np.diff(values, axis=0))
+    parts = [values.mean(0), values.std(0), changes.mean(0), values.max(0), values.min(0)]
+    return np.concatenate(parts)
+
+
+def _hits(features: Values, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which rows ridge regression assigns to their class when it has not learned them, at its best strength."""
+    centered = features - features.mean(axis=0)
+    centered /= features.std(axis=0) + 1e-6
+    values, vectors = np.linalg.eigh(centered @ centered.T / features.shape[1] + 1)
+    targets = np.where(classes[:, None] == np.arange(classes.max() + 1), 1.0, -1.0)
+    best, lowest = np.zeros(len(classes), np.bool_), np.inf
+    for strength in _STRENGTHS:
+        inverse = (vectors / (values + strength)) @ vectors.T
+        errors = (inverse @ targets) / np.diag(inverse)[:, None]
+        error = float(np.square(errors).mean())
+        if error < lowest:
+            best, lowest = (targets - errors).argmax(axis=1) == classes, error
+    return best
+
+
+def _sampled(facts: ModalityFacts) -> tuple[list[Values], npt.NDArray[np.int64]]:
+    """Return values of evenly spaced training series, zeros where one is missing, and their classes."""
+    modality = SeriesModality(facts.measured)
+    channels = len(modality.names)
+    series: list[Values] = []
+    classes: list[int] = []
+    for cell, index in facts.labelled_cells(_SAMPLED):
+        try:
+            sample = modality.transform(modality.decode(cell).value)
+        except (ImportError, KeyError):
+            raise
+        except Exception:  # named and counted in training
+            continue
+        series.append(np.nan_to_num(sample[:, :channels]))
+        classes.append(index)
+    return series, np.array(classes, dtype=np.int64)
 
 
 register_rules("series", choose, adapter=BankSeriesInputConfig)

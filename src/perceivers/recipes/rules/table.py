@@ -20,6 +20,10 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if not facts.data.is_open(f"inputs.{facts.name}"):
         return choice
     few = rows < FEW_ROWS
+    augment = choice.augment
+    if augment is not None and facts.data.target_kind == "number":
+        # A number is the sum of what its fields state: hidden fields and noise would shrink it.
+        augment = replace(augment, noise=0.0, drop=0.0)
     fields: dict[str, Any] = {"output.element_pools": ("mean",), "training.ema": 0.99}
     if few:
         fields |= {
@@ -40,7 +44,11 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if few:
         reasons["Model"] = f"a small encoder beside a direct path, for {counted(rows, 'row')}"
     return replace(
-        choice, input=replace(part, pieces=True, init_scale=0.3), fields=fields, reasons=reasons
+        choice,
+        input=replace(part, pieces=True, init_scale=0.3),
+        augment=augment,
+        fields=fields,
+        reasons=reasons,
     )
 
 
