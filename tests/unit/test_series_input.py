@@ -174,6 +174,7 @@ BANKS = [
         irregular=True,
         has_missing=True,
     ),
+    BankSeriesInputConfig(length=16, num_channels=2, channels=4, windows=2, has_missing=True),
 ]
 
 
@@ -221,6 +222,31 @@ def test_masked_steps_inside_a_series_count_as_zeros_and_in_no_statistic():
     mask[:, 11:14] = False
     other = x.masked_fill(~mask[..., None], float("nan"))
     assert_close(adapter(x, mask).content, adapter(other, mask).content)
+
+
+def test_kernels_read_the_last_value_where_one_is_missing():
+    config = BankSeriesInputConfig(length=12, num_channels=2, channels=4, has_missing=True)
+    adapter = build_input(config).eval()
+    nan = float("nan")
+    first = [nan, nan, 1.0, 2.0, nan, nan, nan, 5.0, nan, 3.0]
+    values = torch.tensor([first, [nan] * 10]).T[None]
+    x = torch.cat([values.nan_to_num(0.0), (~values.isnan()).float()], dim=2)
+    read = adapter._read(x, None)[0]
+    assert read[:, 0].tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 5.0, 5.0, 3.0]
+    assert not read[:, 1].any()
+    mask = torch.arange(10)[None] < 8
+    held = adapter._read(x.masked_fill(~mask[..., None], 0.0), mask)[0]
+    assert torch.equal(held[:8], read[:8])
+    assert not held[8:].any()
+
+
+def test_which_values_are_missing_changes_the_elements_of_a_bank():
+    config = BankSeriesInputConfig(length=12, num_channels=2, channels=4, has_missing=True)
+    adapter = build_input(config).eval()
+    zeros = torch.zeros(1, 12, 2)
+    there, missing = torch.ones(1, 12, 2), torch.tensor([1.0, 0.0]).expand(1, 12, 2)
+    first, second = (adapter(torch.cat([zeros, flags], dim=2)) for flags in (there, missing))
+    assert not torch.allclose(first.content, second.content)
 
 
 def test_a_bank_measures_thresholds_in_training_and_keeps_them():

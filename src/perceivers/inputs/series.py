@@ -415,7 +415,7 @@ class BankSeriesInput(nn.Module):
 
     def _read(
         self, x: Float[Tensor, "B L V"], mask: Bool[Tensor, "B L"] | None
-    ) -> Float[Tensor, "B L V"]:
+    ) -> Float[Tensor, "B L W"]:
         """Return the channels of the bank in float32: values, and the time since a real step before.
 
         A missing value is the last one of its channel, since a jump to zero and back would be what kernels respond to.
