@@ -108,7 +108,7 @@ def _statistics(values: Values) -> Values:
 
 
 def _hits(features: Values, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return which rows ridge regression assigns to their class when it has not learned them, at its best strength."""
+    """Return a mask of the rows that ridge regression classifies correctly if left out, at its best strength."""
     centered = features - features.mean(axis=0)
     centered /= features.std(axis=0) + 1e-6
     values, vectors = np.linalg.eigh(centered @ centered.T / features.shape[1] + 1)
