@@ -76,7 +76,7 @@ def test_command_and_its_flags_exist(page, line):
 def test_flags_in_prose_exist(page):
     if page.name in ("CHANGELOG.md", "CONTRIBUTING.md") or page.parent.name == "extending":
         return  # they name flags that are gone, or of plugins
-    of_benchmarks = ("--only", "--list", "--smoke", "--threads", "--seconds")
+    of_benchmarks = ("--only", "--list", "--smoke", "--threads", "--seconds", "--data")
     known = {*ALWAYS, *of_benchmarks}
     shown = "".join(help_of(command) for command in COMMANDS)
     for code in re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text())):
