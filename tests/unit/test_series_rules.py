@@ -81,3 +81,10 @@ def test_windows_of_time_need_classes_that_differ_in_when(num_rows, is_placed, e
 def test_windows_of_time_need_series_of_about_one_length():
     series = [np.zeros((20 + 20 * (row % 2), 1), np.float32) for row in range(40)]
     assert not when_matters(series, np.arange(40) % 2)
+
+
+def test_series_that_the_whole_already_classifies_need_no_windows():
+    rng = np.random.default_rng(0)
+    classes = np.arange(40) % 2
+    series = [rng.normal(size=(64, 1)).astype(np.float32) * (1 + 9 * one) for one in classes]
+    assert not when_matters(series, classes)

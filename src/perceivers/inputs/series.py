@@ -124,7 +124,7 @@ class BankSeriesInputConfig(_SeriesGrid):
     has_missing: bool = False
     irregular: bool = False
     channels: int = 64
-    thresholds: int = 5
+    thresholds: int = 2
     groups: int = 8
     windows: int = 1
     places: int = 128

@@ -302,9 +302,10 @@ def _compared(
 
 
 def dilations(length: int) -> tuple[int, ...]:
-    """Return dilations 1, 2, 4, ... of which a kernel spans no more than a series."""
+    """Return dilations 1, 2, 3, 4, 6, 8, 11, ... in half octaves, of which a kernel spans no more than a series."""
     most = max((length - 1) / (KERNEL - 1), 1.0)
-    return tuple(2**n for n in range(int(math.log2(most)) + 1))
+    found = [round(2 ** (n / 2)) for n in range(2 * int(math.log2(most)) + 2)]
+    return tuple(sorted({dilation for dilation in found if dilation <= most}))
 
 
 def _sums(channels: int, generator: torch.Generator) -> Float[Tensor, "C S"]:

@@ -96,7 +96,7 @@ def when_matters(series: list[Values], classes: npt.NDArray[np.int64]) -> bool:
     windows = np.concatenate([whole, np.array(parts).reshape(len(series), -1)], axis=1)
     found, found_of_windows = _hits(whole, classes), _hits(windows, classes)
     gained, lost = (found_of_windows & ~found).sum(), (found & ~found_of_windows).sum()
-    is_clear = gained - lost >= _ERRORS * np.sqrt(gained + lost)
+    is_clear = gained - lost > _ERRORS * np.sqrt(gained + lost)
     errors, errors_of_windows = (~found).mean(), (~found_of_windows).mean()
     return bool(is_clear and errors_of_windows <= min(errors / 2, _LEFT))
 
