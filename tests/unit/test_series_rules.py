@@ -86,5 +86,5 @@ def test_windows_of_time_need_series_of_about_one_length():
 def test_series_that_the_whole_already_classifies_need_no_windows():
     rng = np.random.default_rng(0)
     classes = np.arange(40) % 2
-    series = [rng.normal(size=(64, 1)).astype(np.float32) * (1 + 9 * one) for one in classes]
+    series = [(rng.normal(size=(64, 1)) * (1 + 9 * one)).astype(np.float32) for one in classes]
     assert not when_matters(series, classes)
