@@ -80,7 +80,9 @@ def real_data() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (folder / name).is_dir():
-            pytest.skip(f"needs the data set {folder / name} (PERCEIVERS_DATA is another folder)")
+            pytest.skip(
+                f"needs the data set {folder / name} (set PERCEIVERS_DATA to the folder of the data sets)"
+            )
         return folder / name
 
     return find

@@ -11,9 +11,8 @@ from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
 _KEPT = 512 << 20  # bytes
-_ALWAYS_RETURNED = (
-    32 << 20
-)  # bytes from which one block is returned; glibc raises its limit to this at most
+# Bytes from which a single block is returned; glibc raises its own limit to this at most.
+_ALWAYS_RETURNED = 32 << 20
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 

@@ -74,7 +74,7 @@ def _p_value(run: ResolvedRun, meter: Meter, errors: Mapping[int, float]) -> flo
     pairs = [
         (mine, errors[row]) for row, mine in zip(rows, own.tolist(), strict=True) if row in errors
     ]
-    return paired_p_value(*zip(*pairs, strict=True))
+    return paired_p_value(*zip(*pairs, strict=True)) if pairs else None
 
 
 def _of_report(folder: Path) -> BaselineResult | None:

@@ -192,9 +192,8 @@ def _summary(run: ResolvedRun, folder: Path) -> Generator[str]:
     yield from run.choices
     yield from run.data.notes
     yield from preprocess_notes(run)
-    for finding in quick_check(
-        run
-    ):  # an error of `perceivers check`, too, does not prevent training
+    # What `perceivers check` calls an error does not prevent training.
+    for finding in quick_check(run):
         more = " `perceivers check` lists the rows." if finding.groups else ""
         yield f"Warning: {finding.message}{more}"
     with torch.device("meta"):
