@@ -318,8 +318,9 @@ CASES = {
     "clouds": Case(make_point_table, "test.npz", 20, (*POINTS_FLAGS, "20"), samples=6),
     # At most 64 bytes, and 8 in an element.
     "text": Case(make_texts, "test/low/low6.txt", 8, TEXT_FLAGS),
-    # Values and differences at dilations 1 and 2, four groups of kernels each, and cells of 8 of 30 or 20 steps.
-    "recordings": Case(make_series, "test/low/low6.csv", 2 * 2 * 4 + 4, SERIES_FLAGS, num_steps=32),
+    # Values and differences at dilations 1, 2 and 3 of 30 steps, 1 and 2 of 20 steps, four groups of kernels each,
+    # and cells of 8 steps.
+    "recordings": Case(make_series, "test/low/low6.csv", 2 * 3 * 4 + 4, SERIES_FLAGS, num_steps=32),
     "series_table": Case(
         make_series_table, "test.parquet", 2 * 2 * 4 + 3, SERIES_FLAGS, samples=6, num_steps=20
     ),
