@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2# processes of the test run, one core each
 DATA ?= data# folder of data sets (docs/results/index.md) for `make small-cpu` and `make evidence`
+DATA_FLAG = $(if $(wildcard $(DATA))$(filter-out file,$(origin DATA)),--data $(DATA))# no folder: only data that the benchmark makes
 SEEDS ?= 0# runs of each row of `make small-cpu`
 CHECKED := tests/unit tests/properties tests/parity tests/kernels# with shapes checked at run time
 WHOLE := tests/compiled tests/long tests/e2e tests/golden tests/contract
@@ -65,7 +66,7 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
 small-cpu: .venv/.dev
-	$(BIN)/python -m benchmarks small_cpu --data $(DATA) --seeds $(SEEDS)
+	$(BIN)/python -m benchmarks small_cpu $(DATA_FLAG) --seeds $(SEEDS)
 	$(BIN)/python -m benchmarks small_cpu --page
 
 evidence: .venv/.dev
