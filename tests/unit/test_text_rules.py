@@ -34,9 +34,10 @@ def test_length_cell_and_batch_follow_the_data(tmp_path, count, length, max_leng
     assert part.kind == "text_hashed"
     assert (part.max_length, part.stride) == (max_length, stride)
     assert recipe.training.batch_size == batch
-    assert part.units.word_rows == 8192
+    assert part.units.word_rows == 65_536
     assert bool(part.units.run_rows) == (max_length <= 1024)
     assert recipe.output.element_pools == ("mean",)
+    assert recipe.training.linear_start
     assert recipe.encoder.num_latents == 4
 
 

@@ -75,7 +75,7 @@ def fit_baseline(
     task = build_task(config)
     meter = task.meter()
     chosen: list[Chosen] = []
-    with _one_core():
+    with one_core():
         reader = RowReader(run, datasets or {})
         if run.data.folds and test == "validation":
             parts = _of_folds(reader, started, seconds)
@@ -116,7 +116,7 @@ def _errors_by_row(meter: Meter, parts: "Sequence[_Part]") -> dict[int, float]:
 
 
 @contextmanager
-def _one_core() -> Generator[None]:
+def one_core() -> Generator[None]:
     """Use one thread in the context, also in scikit-learn's compiled code."""
     from threadpoolctl import threadpool_limits
 

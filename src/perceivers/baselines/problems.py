@@ -64,6 +64,18 @@ class Problem(ABC):
             estimator = self.estimator(kind, float(strength or 1))
             return self.outputs(estimator.fit(train, targets), test)
 
+    def linear(self, train: Any, targets: Array, strength: float) -> tuple[Array, Array]:
+        """Return weights, D x K, and biases of a linear model that is fitted to `train`, a SciPy matrix of N x D."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on convergence
+            estimator = self.estimator("linear", strength).fit(train, targets)
+        return self.coefficients(estimator, train.shape[1])
+
+    def coefficients(self, estimator: Any, width: int) -> tuple[Array, Array]:
+        """Return weights, D x K, and biases of a fitted linear estimator of `width` features."""
+        weights = np.reshape(estimator.coef_, (self.num_outputs, width)).T
+        return weights, np.reshape(estimator.intercept_, self.num_outputs)
+
     def score(self, outputs: Array, targets: Tensor) -> float:
         """Return the main metric of the task."""
         meter = self.task.meter()
@@ -101,6 +113,21 @@ class ClassProblem(Problem):
         outputs = np.full((len(found), self.num_outputs), found.min() - 1.0)
         outputs[:, estimator.classes_.astype(int)] = found
         return outputs
+
+    def coefficients(self, estimator: Any, width: int) -> tuple[Array, Array]:
+        """Return weights and biases of mean 0 over the classes; those of classes that train lacks are the lowest."""
+        found, intercepts = estimator.coef_, estimator.intercept_
+        if len(found) == 1:
+            found, intercepts = (
+                np.stack([-found[0], found[0]]) / 2,
+                np.array([-1, 1]) * intercepts[0] / 2,
+            )
+        known = estimator.classes_.astype(int)
+        weights, biases = np.zeros((width, self.num_outputs)), np.zeros(self.num_outputs)
+        weights[:, known] = (found - found.mean(axis=0)).T
+        biases += intercepts.min() - 1.0
+        biases[known] = intercepts
+        return weights, biases - biases.mean()
 
     def fit_predict(self, name: str, train: Any, targets: Array, test: Any) -> Array:
         """Return the outputs; of train with a single class, this one."""
@@ -148,6 +175,16 @@ class LabelsProblem(Problem):
             found = np.stack(found, axis=1)
         found = found[:, -1:] if self.num_outputs == 1 else found
         return np.log(np.maximum(found, _LEAST) / np.maximum(1 - found, _LEAST)).reshape(shape)
+
+    def coefficients(self, estimator: Any, width: int) -> tuple[Array, Array]:
+        """Return weights and biases; a label that all rows of train have, or none, has a bias alone."""
+        weights, biases = np.zeros((width, self.num_outputs)), np.zeros(self.num_outputs)
+        for place, one in enumerate(estimator.estimators_):
+            if hasattr(one, "coef_"):
+                weights[:, place], biases[place] = one.coef_[0], one.intercept_[0]
+            else:
+                biases[place] = 3.0 if one.predict(np.zeros((1, width)))[0] else -3.0
+        return weights, biases
 
 
 class NumberProblem(Problem):

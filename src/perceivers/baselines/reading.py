@@ -80,7 +80,7 @@ class RowReader:
             ValueError: If no row can be read.
         """
         rows = ReadRows()
-        batches = self._streamed(splits) if self.data.streams else self._batches(splits)
+        batches = self._streamed(splits) if self.data.streams else self.batches(splits)
         for batch, groups in batches:
             self._keep(rows, batch)
             rows.names += groups
@@ -102,7 +102,7 @@ class RowReader:
         rows.numbers += batch.rows
         rows.count += len(batch)
 
-    def _batches(self, splits: Sequence[str]) -> Iterator[tuple[Batch, list[str]]]:
+    def batches(self, splits: Sequence[str]) -> Iterator[tuple[Batch, list[str]]]:
         """Yield batches and the groups of their rows; each batch is of one split."""
         transform = SampleTransform(self.data.inputs, self.run.preprocess, None, self.settings)
         parts: list[MapDataset] = []

@@ -209,17 +209,71 @@ class HashedUnits(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """Return the sums of the vectors of each cell."""
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        used = {"phrases": self.config.phrase_lengths, "runs": self.config.run_lengths}
-        lengths = [used[name] if name in self.tables else () for name in used]
-        units = self.hashes(ids, real, *lengths)
+        units = self._hashes(ids, real)
         return torch.cat([self._summed(name, units[name]) for name in self.tables], dim=2)
+
+    def mean_weights(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B R"]:
+        """Return the weight of each row of all tables in the mean of the sums over cells, a sparse tensor."""
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        units = self._hashes(ids, real)
+        padding = -ids.shape[1] % self.cell
+        cells = pad(real, (0, padding)).reshape(ids.shape[0], -1, self.cell).any(dim=2).sum(dim=1)
+        weight = self.config.gain / cells.clamp(min=1)
+        first = 0
+        places: list[Tensor] = []
+        weights: list[Tensor] = []
+        for name, table in self.tables.items():
+            hashes = self._by_cell(units[name])
+            some = hashes != 0
+            scale = weight[:, None] * some.sum(dim=2).clamp(min=1).rsqrt()
+            sample, cell, unit = some.nonzero(as_tuple=True)
+            row = hashes[sample, cell, unit].remainder(len(table)) + first
+            places.append(torch.stack([sample, row]))
+            weights.append(scale[sample, cell])
+            first += len(table)
+        found = torch.sparse_coo_tensor(
+            torch.cat(places, dim=1),
+            torch.cat(weights),
+            (ids.shape[0], first),
+            check_invariants=False,  # without the argument there is a warning
+        )
+        return found.coalesce()
+
+    @torch.no_grad()
+    def write_vectors(self, weights: Float[Tensor, "R K"]) -> Float[Tensor, "K C"]:
+        """Write vectors whose projection, which is returned, has the given weights for each row of all tables.
+
+        The vectors of a table are the principal components of its weights, as many as its channels. Other channels
+        stay as they are.
+        """
+        projection = weights.new_zeros(weights.shape[1], self.channels)
+        parts = weights.split([len(table) for table in self.tables.values()])
+        channel = 0
+        for table, part in zip(self.tables.values(), parts, strict=True):
+            # The eigenvectors of K x K numbers: the number of rows is large.
+            values, vectors = torch.linalg.eigh(part.double().T @ part.double())
+            vectors = vectors[:, values > 1e-9 * values.max()].flip(1)[:, : table.shape[1]].float()
+            table[:, : vectors.shape[1]] = part @ vectors
+            projection[:, channel : channel + vectors.shape[1]] = vectors
+            channel += table.shape[1]
+        return projection
+
+    def _hashes(self, ids: Int[Tensor, "B L"], real: Bool[Tensor, "B L"]) -> dict[str, Tensor]:
+        """Return the hashes of the units of each table."""
+        used = {"phrases": self.config.phrase_lengths, "runs": self.config.run_lengths}
+        return self.hashes(ids, real, *[used[one] if one in self.tables else () for one in used])
+
+    def _by_cell(self, hashes: Int[Tensor, "B L U"]) -> Int[Tensor, "B M V"]:
+        """Return the hashes of one kind of units that begin in each cell."""
+        batch, length, kinds = hashes.shape
+        return pad(hashes, (0, 0, 0, -length % self.cell)).reshape(batch, -1, self.cell * kinds)
 
     def _summed(self, name: str, hashes: Int[Tensor, "B L U"]) -> Float[Tensor, "B M C"]:
         """Return the sums of one kind of units."""
         table = self.tables[name]
-        batch, length, kinds = hashes.shape
-        hashes = pad(hashes, (0, 0, 0, -length % self.cell))
-        hashes = hashes.reshape(batch, -1, self.cell * kinds)
+        hashes = self._by_cell(hashes)
         some = hashes != 0
         scale = self.config.gain * some.sum(dim=2).clamp(min=1).to(table.dtype).rsqrt()
         if self.training and self.config.dropout:
@@ -232,7 +286,7 @@ class HashedUnits(nn.Module):
         else:
             counts = some.sum(dim=2).flatten()
             summed = embedding_bag(rows[some], table, counts.cumsum(0) - counts, mode="sum")
-            summed = summed.reshape(batch, -1, table.shape[1])
+            summed = summed.reshape(*some.shape[:2], table.shape[1])
         return summed * scale[..., None]
 
 

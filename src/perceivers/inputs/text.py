@@ -351,6 +351,25 @@ class HashedTextInput(_TextInput):
             mask = self._thinned(content, mask)
         return Elements(content, positions, mask=mask)
 
+    def unit_weights(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None
+    ) -> Float[Tensor, "B R"]:
+        """Return the weight of each vector of a unit in the mean content of a text, a sparse tensor."""
+        self.check(ids)
+        return self.units.mean_weights(ids, None if mask is None else mask.expand(ids.shape))
+
+    def write_vectors(
+        self, weights: Float[Tensor, "R K"]
+    ) -> tuple[Float[Tensor, "K C"], Float[Tensor, " K"]]:
+        """Write vectors of units that hold the weights of a linear model.
+
+        Returns:
+            The projection of the mean content that gives the outputs of the linear model, and a constant to subtract:
+            that of the vector which is added to every element.
+        """
+        projection = self.units.write_vectors(weights)
+        return projection, projection @ self.offset.detach()
+
     def _thinned(
         self, content: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None
     ) -> Bool[Tensor, "B M"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -161,6 +161,22 @@ class MeanPool(nn.Module):
                 if config.element_pools
             }
         )
+
+    def is_linear(self, name: str) -> bool:
+        """Return whether the outputs are linear in the mean content of a modality's elements."""
+        pools = self.element_pools
+        return (
+            name in pools and pools[name].kinds == ("mean",) and not self.config.standardize_pools
+        )
+
+    @torch.no_grad()
+    def write_linear(
+        self, name: str, projection: Float[Tensor, "K C"], biases: Float[Tensor, " K"]
+    ) -> None:
+        """Write the projection of the mean content of a modality's elements, and the biases of the outputs."""
+        pool = cast("ElementPool", self.element_pools[name])
+        pool.to_logits.weight.copy_(projection)
+        self.to_logits.bias.copy_(biases)
 
     def forward(
         self, latents: Float[Tensor, "B N D"], contents: Mapping[str, ElementContent] | None = None

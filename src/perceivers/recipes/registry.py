@@ -89,6 +89,8 @@ class TrainingConfig:
         strategy: `auto`, `ddp` or `fsdp`.
         logger: Loggers besides `metrics.jsonl` and TensorBoard.
         progress: Show the progress bar.
+        linear_start: Start from a linear model of the training rows where the head averages elements that are sums of
+            vectors of units, as those of hashed texts are (at most half a minute).
         baseline: Fit a simple model of scikit-learn to the same rows after training, for comparison (at most 60 s).
     """
 
@@ -114,6 +116,7 @@ class TrainingConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     logger: tuple[Literal["wandb", "mlflow"], ...] = ()
     progress: bool = True
+    linear_start: bool = False
     baseline: bool = True
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 
 from perceivers.checks.check import quick_check
 from perceivers.console import print_message
+from perceivers.data.loading.loader import MapDataset
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.sources.identity import SavedSplits, fold_name
 from perceivers.data.sources.split import identify_rows
@@ -63,7 +65,7 @@ from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
 from perceivers.training.finetune import WarmStart, known_start, leak_sentence, plan_warm_start
 from perceivers.training.seeding import seed_everything
-from perceivers.training.stopping import StoppingCriteria
+from perceivers.training.stopping import RunClock, StoppingCriteria
 from perceivers.training.views import choose_views, measure_views
 
 if TYPE_CHECKING:
@@ -359,6 +361,8 @@ def run_training(
             parts.note(note)
         if start is not None:
             _apply(start, parts)
+        elif restored is None and recipe.training.linear_start:
+            _start_linear(run, parts)
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
@@ -375,6 +379,17 @@ def _apply(start: WarmStart, parts: "TrainingParts") -> None:
         parts.note(sentence)
     if parts.trainer.is_global_zero:
         start.write(parts.callback.folder)
+
+
+def _start_linear(run: ResolvedRun, parts: "TrainingParts") -> None:
+    """Start the model from a linear model of the training rows, within the time of the run."""
+    from perceivers.training.linear_start import start_linear
+
+    started = time.monotonic()
+    dataset = parts.batches.loader.dataset
+    datasets = {"train": dataset} if isinstance(dataset, MapDataset) else {}
+    parts.note(start_linear(run, parts.model, parts.module.task, datasets))
+    parts.callback.clock = RunClock(time.monotonic() - started)
 
 
 @contextmanager

@@ -26,8 +26,9 @@ _MOST_ELEMENTS, _SHORTEST_CELL = 512, 8
 # Growth of the number of different words with the number of texts (Heaps' law).
 _HEAPS = 0.6
 
-# Rows of a table, as powers of two.
-_FEWEST_ROWS, _MOST_ROWS = 13, 17
+# Rows of the table of words for each word, so that few of them share one; least and most rows, as powers of two.
+_ROWS_PER_WORD = 4
+_FEWEST_ROWS, _MOST_ROWS = 16, 17
 
 # Rows below which the encoder is small, and its fields.
 _FEW_ROWS = 50_000
@@ -143,8 +144,10 @@ def _stride(length: int) -> int:
 
 
 def _with_tables(units: HashedUnitsConfig, measured: _Measured, length: int) -> HashedUnitsConfig:
-    """Return hashed units whose tables have a row for each word, and more for phrases and byte runs."""
-    power = min(max(math.ceil(math.log2(max(measured.words, 1))), _FEWEST_ROWS), _MOST_ROWS)
+    """Return hashed units whose tables have several rows for each word, and more for phrases and byte runs."""
+    power = min(
+        max(math.ceil(math.log2(max(_ROWS_PER_WORD * measured.words, 1))), _FEWEST_ROWS), _MOST_ROWS
+    )
     return replace(
         units,
         word_rows=1 << power,
@@ -163,6 +166,7 @@ def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
         "training.batch_size": _batch_size(facts.data.rows),
         "output.element_pools": ("mean",),
         "output.standardize_pools": False,
+        "training.linear_start": True,
         "output.latent_dropout": latent_dropout,
         **{f"encoder.{name}": value for name, value in encoder.items()},
     }
