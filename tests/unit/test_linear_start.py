@@ -155,7 +155,9 @@ def test_the_first_outputs_are_those_of_the_linear_model(tmp_path, target, kind,
     model, sentence, changed = started(run)
     assert sentence.startswith(f"The path from the elements to the outputs starts from a {kind}")
     assert {name.split(".")[0] for name in changed} == {"inputs", "output"}
-    ids, real = batch_of(["a good film number 1", "a bad film number 2", "a nice film", "a dull film"])
+    ids, real = batch_of(
+        ["a good film number 1", "a bad film number 2", "a nice film", "a dull film"]
+    )
     with torch.no_grad():
         outputs = model({"text": ids}, {"text": real})
     if kind == "ridge":
