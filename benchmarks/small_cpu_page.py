@@ -42,8 +42,8 @@ def _table(
     runs: list[dict[str, Any]], baselines: list[dict[str, Any]], rows: Sequence[Row]
 ) -> list[str]:
     lines = [
-        "| data | minutes | runs | `perceivers fit` | baselines on the same split (seconds) |",
-        "|---|---|---|---|---|",
+        "| data | minutes | threads | runs | `perceivers fit` | baselines on the same split (seconds) |",
+        "|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row.group or row.name for row in rows):
         members = [row for row in rows if (row.group or row.name) == name]
@@ -57,9 +57,16 @@ def _table(
         spread = f" ± {_shown(pstdev(found), metric)}" if len(found) > 1 else ""
         text = f"**{_shown(mean(found), metric)}**{spread}{_unit(metric)}"
         lines.append(
-            f"| {name} | {budget} | {len(found)} | {text} | {_baselines(baselines, members, metric)} |"
+            f"| {name} | {budget} | {_threads(runs, members)} | {len(found)} | {text} | "
+            f"{_baselines(baselines, members, metric)} |"
         )
     return lines
+
+
+def _threads(runs: list[dict[str, Any]], members: Sequence[Row]) -> str:
+    """Return the number of threads of the runs of a group."""
+    names = {row.name for row in members}
+    return " or ".join(map(str, sorted({one["threads"] for one in runs if one["row"] in names})))
 
 
 def _by_seed(runs: list[dict[str, Any]], members: Sequence[Row]) -> list[float]:
@@ -95,9 +102,7 @@ def _unit(metric: str) -> str:
 def _machine(results: Results) -> str:
     every = [*results["runs"], *results["baselines"]]
     days = sorted({one["day"] for one in every})
-    kinds = sorted(
-        {f"{one['processor']}, {one['threads']} threads, torch {one['torch']}" for one in every}
-    )
+    kinds = sorted({f"{one['processor']}, torch {one['torch']}" for one in every})
     until = f" to {days[-1]}" if len(days) > 1 else ""
     return (
         f"Measured on {days[0]}{until}: {'; '.join(kinds)}." if days else "No results on file yet."
