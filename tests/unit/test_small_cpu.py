@@ -122,7 +122,9 @@ def test_the_page_has_means_over_seeds_and_groups():
         {"row": "wine", "baseline": "linear", "scale": 1.0, "value": 0.98, "seconds": 1.2, **FACTS}
     ]
     text = small_cpu_page.render({"runs": runs, "baselines": baselines}, small_cpu.ROWS)
-    assert "| wine | 1 | 2 | 2 | **95.0** ± 5.0 % | 98.0 % logistic or ridge regression (1) |" in text
+    assert (
+        "| wine | 1 | 2 | 2 | **95.0** ± 5.0 % | 98.0 % logistic or ridge regression (1) |" in text
+    )
     assert "series_small |" not in text  # one of its five is not on file
     assert "perceivers fit DATA/wine --max-time 60s\n" in text
 
