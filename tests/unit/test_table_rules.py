@@ -1,9 +1,13 @@
+import numpy as np
+import pytest
 import torch
 
 from perceivers.data.modalities.table.modality import TableAugmentConfig, TablePreprocessConfig
 from perceivers.inputs.registry import build_input
 from perceivers.inputs.table import TableInputConfig
+from perceivers.recipes.resolve import resolve
 from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
+from perceivers.recipes.rules.ridge import explained_share
 from perceivers.recipes.rules.table import choose
 
 
@@ -12,7 +16,7 @@ class Facts(ModalityFacts):
         vars(self).update(name="table", data=data)
 
 
-def chosen(rows, overrides=None, target="number"):
+def chosen(rows, overrides=None, target="class"):
     data = DataFacts(
         num_rows=rows,
         target_kind=target,
@@ -43,9 +47,23 @@ def test_many_rows_keep_the_encoder_of_the_size():
     assert choice.fields["output.element_pools"] == ("mean",)
 
 
-def test_fields_are_hidden_for_classes_and_not_for_numbers():
-    assert chosen(300).augment == TableAugmentConfig()
-    assert chosen(300, target="class").augment.drop == 0.1
+@pytest.mark.parametrize(("noise", "drop"), [(0.3, 0.0), (3.0, 0.1)])
+def test_fields_are_hidden_unless_a_number_follows_clearly_from_them(noise, drop):
+    rng = np.random.default_rng(0)
+    x, kind = rng.normal(size=(2, 200)), rng.integers(0, 2, size=200)
+    price = x[0] + 2 * kind + noise * rng.normal(size=200)
+    table = {"x": x[0], "y": x[1], "kind": [f"kind {one}" for one in kind], "price": price}
+    columns = {"label": "price", "target": "number"}
+    run = resolve({name: list(values) for name, values in table.items()}, overrides=columns)
+    assert run.recipe.augment["table"].drop == drop
+    assert chosen(300).augment.drop == 0.1
+
+
+def test_the_explained_share_is_that_of_rows_left_out():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(100, 40))
+    assert explained_share(features, features[:, :1] * 5 + 2) > 0.95
+    assert explained_share(features, rng.normal(size=(100, 2))) < 0.1
 
 
 def test_stated_inputs_are_kept():

@@ -98,8 +98,20 @@ class ModalityFacts:
 
         Nothing is yielded unless the target is a class. Rows that cannot be read are left out.
         """
+        if self.source.target_kind == "class":
+            for cell, target in self._targeted_cells(count):
+                yield cell, int(target)
+
+    def numbered_cells(self, count: int) -> Iterator[tuple[EncodedItem, list[float]]]:
+        """Yield cells of evenly spaced training rows with the numbers to predict; as `labelled_cells`."""
+        if self.source.target_kind == "number":
+            for cell, target in self._targeted_cells(count):
+                yield cell, np.atleast_1d(np.asarray(target, np.float64)).tolist()
+
+    def _targeted_cells(self, count: int) -> Iterator[tuple[EncodedItem, Any]]:
+        """Yield cells of evenly spaced training rows with their target. Rows that cannot be read are left out."""
         source = self.source
-        if source.target_kind != "class" or source.target is None or "train" not in source.splits:
+        if source.target is None or "train" not in source.splits:
             return
         targets = self.train.column(source.target)
         last = len(self.train) - 1
@@ -111,7 +123,7 @@ class ModalityFacts:
             except Exception:  # named and counted in training
                 continue
             if not cell.is_missing:
-                yield cell, int(targets[index])
+                yield cell, targets[index]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from perceivers.data.modalities.series.modality import SeriesModality
 from perceivers.inputs.series import BankSeriesInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
+from perceivers.recipes.rules.ridge import left_out_errors
 from perceivers.wording import counted
 
 FEW_ROWS = 1_000
@@ -17,10 +18,9 @@ FEW_ROWS = 1_000
 _CELLS_LENGTH = 32  # steps from which a learned stem has enough cells
 
 # Whether it matters when something happens: series that are looked at, windows of each, the fewest series from which
-# anything follows, the strengths of ridge regression, the standard errors by which windows must be better, and the
-# largest share of errors that they may leave.
+# anything follows, the standard errors by which windows must be better, and the largest share of errors that they may
+# leave.
 _SAMPLED, _WINDOWS, _FEWEST = 400, 4, 24
-_STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 _ERRORS, _LEFT = 3.0, 0.2
 
 Values = npt.NDArray[np.float32]
@@ -109,18 +109,8 @@ def _statistics(values: Values) -> Values:
 
 def _hits(features: Values, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return a mask of the rows that ridge regression classifies correctly if left out, at its best strength."""
-    centered = features - features.mean(axis=0)
-    centered /= features.std(axis=0) + 1e-6
-    values, vectors = np.linalg.eigh(centered @ centered.T / features.shape[1] + 1)
     targets = np.where(classes[:, None] == np.arange(classes.max() + 1), 1.0, -1.0)
-    best, lowest = np.zeros(len(classes), np.bool_), np.inf
-    for strength in _STRENGTHS:
-        inverse = (vectors / (values + strength)) @ vectors.T
-        errors = (inverse @ targets) / np.diag(inverse)[:, None]
-        error = float(np.square(errors).mean())
-        if error < lowest:
-            best, lowest = (targets - errors).argmax(axis=1) == classes, error
-    return best
+    return (targets - left_out_errors(features, targets)).argmax(axis=1) == classes
 
 
 def _sampled(facts: ModalityFacts) -> tuple[list[Values], npt.NDArray[np.int64]]:

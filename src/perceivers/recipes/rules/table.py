@@ -3,14 +3,22 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from perceivers.data.modalities.table.modality import TableModality, Values
 from perceivers.inputs.table import TableInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
+from perceivers.recipes.rules.ridge import explained_share
 from perceivers.wording import counted
 
 FEW_ROWS = 2_000
 """Rows below which the encoder is small and the weight decay strong."""
 
 _FEWEST_ROWS, _BATCH = 500, 32
+
+# Rows on which ridge regression is tried, the fewest of them, and the explained share of the variance from which a
+# number follows clearly from its fields.
+_SAMPLED, _FEWEST_SAMPLED, _CLEAR = 400, 24, 0.65
 
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
@@ -21,8 +29,8 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         return choice
     few = rows < FEW_ROWS
     augment = choice.augment
-    if augment is not None and facts.data.target_kind == "number":
-        # A number is the sum of what its fields state: hidden fields and noise would shrink it.
+    if augment is not None and _explained(facts) >= _CLEAR:
+        # The number is a sum of what its fields state: hidden fields and noise would shrink it.
         augment = replace(augment, noise=0.0, drop=0.0)
     fields: dict[str, Any] = {"output.element_pools": ("mean",), "training.ema": 0.99}
     if few:
@@ -50,6 +58,31 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         fields=fields,
         reasons=reasons,
     )
+
+
+def _explained(facts: ModalityFacts) -> float:
+    """Return the share of the variance of a target number that ridge regression explains. 0: no number, or few rows."""
+    if facts.data.target_kind != "number":
+        return 0.0
+    modality = TableModality(facts.measured)
+    numbers = len(modality.preprocess.numbers)
+    rows: list[Values] = []
+    targets: list[list[float]] = []
+    for cell, target in facts.numbered_cells(_SAMPLED):
+        try:
+            values = modality.decode(cell).value
+        except (ImportError, KeyError):
+            raise
+        except Exception:  # named and counted in training
+            continue
+        parts = [np.nan_to_num(values[:numbers])]
+        for place, names in enumerate(modality.preprocess.categories.values(), start=numbers):
+            parts.append((values[place] == np.arange(len(names))).astype(np.float32))
+        rows.append(np.concatenate(parts))
+        targets.append(target)
+    if len(rows) < _FEWEST_SAMPLED:
+        return 0.0
+    return explained_share(np.stack(rows), np.array(targets))
 
 
 register_rules("table", choose, adapter=TableInputConfig)
