@@ -1,4 +1,4 @@
-"""Ridge regression by which rules ask what a linear model of simple features can tell."""
+"""Ridge regression in rules: the share of a target that a linear model of simple features explains."""
 
 import numpy as np
 import numpy.typing as npt
