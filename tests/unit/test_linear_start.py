@@ -206,3 +206,9 @@ def test_a_run_starts_once_and_says_so(tmp_path, monkeypatch):
     assert len(calls) == 1
     fit(path, max_steps=2, **options | {"out": tmp_path / "other"}, linear_start=False)
     assert len(calls) == 1
+
+
+def test_without_a_readable_row_the_model_stays_as_it_is(tmp_path, monkeypatch):
+    run = resolve(texts(tmp_path, "ab".__getitem__), overrides=SMALL)
+    monkeypatch.setattr(linear_start.RowReader, "batches", lambda *_: iter(()))
+    assert started(run)[1:] == ("", [])

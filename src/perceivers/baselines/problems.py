@@ -118,10 +118,8 @@ class ClassProblem(Problem):
         """Return weights and biases of mean 0 over the classes; those of classes that train lacks are the lowest."""
         found, intercepts = estimator.coef_, estimator.intercept_
         if len(found) == 1:
-            found, intercepts = (
-                np.stack([-found[0], found[0]]) / 2,
-                np.array([-1, 1]) * intercepts[0] / 2,
-            )
+            found = np.concatenate([-found, found]) / 2
+            intercepts = np.concatenate([-intercepts, intercepts]) / 2
         known = estimator.classes_.astype(int)
         weights, biases = np.zeros((width, self.num_outputs)), np.zeros(self.num_outputs)
         weights[:, known] = (found - found.mean(axis=0)).T

@@ -5,17 +5,13 @@ from typing import Any
 import numpy as np
 
 from perceivers.baselines.views import Array, Features, Values, register_features
+from perceivers.data.modalities.table.modality import numbers_and_names
 
 
 def collect_fields(values: Array, mask: Array | None, preprocess: Any) -> list[Values]:
     """Return numbers, NaN where one is missing, and for each category 1 at the place of its name, B x F."""
-    known = np.ones_like(values, bool) if mask is None else mask
-    count = len(preprocess.numbers)
-    parts = [np.where(known[:, :count], values[:, :count], np.nan)]
-    for column, names in enumerate(preprocess.categories.values(), start=count):
-        places = np.where(known[:, column], values[:, column], -1).astype(int)
-        parts.append(places[:, None] == np.arange(len(names)))
-    return list(np.concatenate(parts, axis=1).astype(np.float32))
+    found = values if mask is None else np.where(mask, values, np.nan)
+    return list(numbers_and_names(found, preprocess))
 
 
 register_features("table", Features(collect=collect_fields, name="the columns"))

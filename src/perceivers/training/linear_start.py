@@ -19,6 +19,7 @@ from perceivers.models.perceiver import Perceiver
 from perceivers.outputs.heads import MeanPool
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.tasks.base import Task
+from perceivers.tasks.multitask import is_known
 from perceivers.typing import Bool, Float, Int, Tensor
 from perceivers.wording import counted
 
@@ -26,7 +27,7 @@ _ROWS = 50_000  # from which a linear model learns, at most
 _COST = 1e7  # weights of units in all texts, times outputs, at most: half a minute of a core
 _SMALLEST_SHARE = 0.25  # of the training rows; a linear model of fewer is left out
 _WEIGHTS = 1e8  # of a linear model, at most
-_FEW = 500  # texts, from which rare units are kept
+_FEW = 500  # rows up to which units of a single row are kept
 _STRENGTH = 10.0  # inverse of the regularization
 
 
@@ -110,12 +111,16 @@ def _fit(reader: RowReader, name: str, adapter: LinearContent, task: Task) -> _L
     parts: list[Any] = []
     targets: list[Tensor] = []
     for batch, _ in reader.batches(["train"]):
-        part = _sparse(adapter, batch, name)
+        found = cast("Tensor", batch.targets)
+        known = is_known(found)
+        part = _sparse(adapter, batch, name)[known.numpy()]
         parts.append(part)
-        targets.append(cast("Tensor", batch.targets))
-        rows, cost = rows + len(batch), cost + part.nnz * outputs
+        targets.append(found[known])
+        rows, cost = rows + part.shape[0], cost + part.nnz * outputs
         if rows >= _ROWS or cost >= _COST:
             break
+    if not rows:
+        return None
     size = parts[0].shape[1]
     wanted = min(_SMALLEST_SHARE * (reader.num_rows(["train"]) or 0), _ROWS)
     if rows < wanted or size * task.num_outputs > _WEIGHTS:
@@ -132,9 +137,9 @@ def _fit(reader: RowReader, name: str, adapter: LinearContent, task: Task) -> _L
     rarity = np.log((1 + rows) / (1 + texts[columns])) + 1
     weighted = units.multiply(rarity).tocsr()
     norm = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1))).mean()
-    found, biases = problem.linear(weighted / norm, learned, _STRENGTH)
+    scaled, biases = problem.linear(weighted / norm, learned, _STRENGTH)
     weights = np.zeros((size, task.num_outputs), np.float32)
-    weights[columns] = found * (rarity / norm)[:, None]
+    weights[columns] = scaled * (rarity / norm)[:, None]
     return _LinearModel(weights, biases.astype(np.float32), rows)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.modalities.table.modality import TableModality, Values
+from perceivers.data.modalities.table.modality import TableModality, Values, numbers_and_names
 from perceivers.inputs.table import TableInputConfig
 from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
 from perceivers.recipes.rules.ridge import explained_share
@@ -65,24 +65,20 @@ def _explained(facts: ModalityFacts) -> float:
     if facts.data.target_kind != "number":
         return 0.0
     modality = TableModality(facts.measured)
-    numbers = len(modality.preprocess.numbers)
     rows: list[Values] = []
     targets: list[list[float]] = []
     for cell, target in facts.numbered_cells(_SAMPLED):
         try:
-            values = modality.decode(cell).value
+            rows.append(modality.decode(cell).value)
         except (ImportError, KeyError):
             raise
         except Exception:  # named and counted in training
             continue
-        parts = [np.nan_to_num(values[:numbers])]
-        for place, names in enumerate(modality.preprocess.categories.values(), start=numbers):
-            parts.append((values[place] == np.arange(len(names))).astype(np.float32))
-        rows.append(np.concatenate(parts))
         targets.append(target)
     if len(rows) < _FEWEST_SAMPLED:
         return 0.0
-    return explained_share(np.stack(rows), np.array(targets))
+    features = np.nan_to_num(numbers_and_names(np.stack(rows), modality.preprocess))
+    return explained_share(features, np.array(targets))
 
 
 register_rules("table", choose, adapter=TableInputConfig)

@@ -137,6 +137,15 @@ class TableAugmentConfig:
             )
 
 
+def numbers_and_names(values: Values, preprocess: TablePreprocessConfig) -> Values:
+    """Return numbers as they are, and for each category 1 at the place of its name, B x F; NaN is a missing field."""
+    count = len(preprocess.numbers)
+    parts = [values[:, :count]]
+    for column, names in enumerate(preprocess.categories.values(), start=count):
+        parts.append(values[:, column, None] == np.arange(len(names)))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
 class TableModality:
     """Reads rows of numbers and categories.
 
