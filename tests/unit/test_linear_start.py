@@ -1,6 +1,7 @@
 """Start from a linear model: units' weights, coefficients, and the first outputs of a model."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -212,3 +213,14 @@ def test_without_a_readable_row_the_model_stays_as_it_is(tmp_path, monkeypatch):
     run = resolve(texts(tmp_path, "ab".__getitem__), overrides=SMALL)
     monkeypatch.setattr(linear_start.RowReader, "batches", lambda *_: iter(()))
     assert started(run)[1:] == ("", [])
+
+
+def test_a_start_that_takes_longer_than_the_run_leaves_time_to_train(tmp_path, monkeypatch):
+    def slow(*arguments):
+        time.sleep(0.6)
+        return start_linear(*arguments)
+
+    monkeypatch.setattr(linear_start, "start_linear", slow)
+    options = {**SMALL, "data.workers": 0, "baseline": False, "out": tmp_path / "run"}
+    run = fit(texts(tmp_path, "ab".__getitem__), max_time="0.5s", **options)
+    assert run.metrics["accuracy"] > 0.5

@@ -389,7 +389,9 @@ def _start_linear(run: ResolvedRun, parts: "TrainingParts") -> None:
     dataset = parts.batches.loader.dataset
     datasets = {"train": dataset} if isinstance(dataset, MapDataset) else {}
     parts.note(start_linear(run, parts.model, parts.module.task, datasets))
-    parts.callback.clock = RunClock(time.monotonic() - started)
+    seconds, limit = time.monotonic() - started, StoppingCriteria.of(run.recipe.training).seconds
+    # Half of the time is left for training, however short it is.
+    parts.callback.clock = RunClock(seconds if limit is None else min(seconds, limit / 2))
 
 
 @contextmanager
