@@ -322,10 +322,15 @@ def measure(one: Configuration, folder: str, args: argparse.Namespace) -> dict[s
     model = one.build(len(classes), sample.shape[1 if sample.ndim == 4 else 2])
     flops = step_flops(model, sample) / 2
     training = replace(one.training, seed=args.seed)
-    seconds = 60 * args.core_minutes / torch.get_num_threads()
+    core_seconds = 60 * args.core_minutes
     start = time.perf_counter()
     steps = plain_nets.train(
-        model, train_x, train_y, lambda x: prepare(augment(x)), seconds=seconds, training=training
+        model,
+        train_x,
+        train_y,
+        lambda x: prepare(augment(x)),
+        core_seconds=core_seconds,
+        training=training,
     )
     samples = steps * min(training.batch_size, len(train_x))
     accuracy = float((plain_nets.predictions(model, test_x, settle) == test_y).mean())

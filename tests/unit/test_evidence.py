@@ -60,7 +60,7 @@ def test_training_ends_by_the_clock_and_learns():
     y = (x[:, 0] > 0).long()
     model = torch.nn.Sequential(torch.nn.Linear(4, 2))
     training = Training(lr=0.05, batch_size=16)
-    steps = plain_nets.train(model, x, y, lambda x: x, seconds=0.3, training=training)
+    steps = plain_nets.train(model, x, y, lambda x: x, core_seconds=0.3, training=training)
     assert steps > 4
     assert (plain_nets.predictions(model, x) == y.numpy()).mean() > 0.9
 
