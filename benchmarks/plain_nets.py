@@ -208,7 +208,8 @@ def train(
 ) -> int:
     """Train a network for so many seconds of computation, summed over threads, and return the number of steps.
 
-    A tenth of warm-up, then cosine to zero, both by the computation done; label smoothing 0.1; gradients clipped to a norm of 1.
+    A tenth of warm-up, then cosine to zero, both by the computation done; label smoothing 0.1; gradients clipped to a
+    norm of 1.
     """
     torch.manual_seed(training.seed)
     optimizer = _optimizer(model, training)

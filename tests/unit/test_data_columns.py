@@ -22,7 +22,7 @@ def test_media_are_inputs_and_the_rest_is_ignored():
         "Inputs: image (images).",
         "Target: label.",
         "Not read: path (images).",
-        "Ignored, as they describe rows and may give the answer away: rating.",
+        "Ignored, as they describe rows and may give the answer away: rating (--columns '*' reads them too).",
     )
 
 

@@ -527,7 +527,8 @@ def _notes(
         rest = [c for c in rest if c not in empty]
     if rest:
         notes.append(
-            f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)}."
+            f"Ignored, as they describe rows and may give the answer away: {', '.join(rest)} "
+            "(--columns '*' reads them too)."
         )
     used = [c for part in inputs.values() for c in part.all_columns] + list(targets)
     notes += [note for c in dict.fromkeys(used) for note in fields[c].statistics.notes]
