@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, Modality
 from perceivers.data.modalities.series.augment import resampled
-from perceivers.data.modalities.series.decode import SeriesValue
+from perceivers.data.modalities.series.decode import SeriesValue, read_series
 from perceivers.data.modalities.series.modality import (
     SeriesAugmentConfig,
     SeriesModality,
@@ -377,3 +377,10 @@ def test_what_is_not_measured_is_an_error():
 def test_a_batch_is_float32():
     reader = windows()
     assert reader.collate([sample(reader, ramp(8))])[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("cell", ["oops", EncodedItem("oops", value="oops")])
+def test_a_text_in_a_column_of_lists_is_an_error(cell):
+    media = EncodedItem("row 3", value={"x": [0.0, 1.0], "y": cell})
+    with pytest.raises(ValueError, match=r"'y': expected a list of numbers .* the text 'oops'"):
+        read_series(media)

@@ -1,6 +1,9 @@
+import math
+
+import numpy as np
 import pytest
 
-from perceivers.data.formats.delimited import detect_dialect, text_rows
+from perceivers.data.formats.delimited import detect_dialect, parse_list, text_rows
 from perceivers.data.formats.files import read_files
 
 
@@ -124,3 +127,42 @@ def test_rows_are_named_by_their_line(tmp_path):
     path.write_text('a,b\n"two\nlines",1\n\nx,2\n')
     assert [row.line for row in text_rows(path)] == [2, 5]
     assert detect_dialect(path).delimiter == ","
+
+
+def test_columns_of_lists_of_numbers_are_lists(tmp_path):
+    rows = ['"[1, 2.5, -3e2]",a,[1]', '"[]",b,[2]', ",c,[3]"]
+    found = table(tmp_path / "a.csv", "values,label,note\n" + "\n".join(rows) + "\n")
+    assert found.column("values") == [[1, 2.5, -300.0], [], None]
+    assert found.fields["values"].kind == "array"
+    assert found.column("note") == ["[1]", "[2]", "[3]"]  # no cell has several numbers
+    assert next(iter(text_rows(tmp_path / "a.csv"))).cells == {
+        "values": [1, 2.5, -300.0],
+        "label": "a",
+        "note": "[1]",
+    }
+
+
+def test_other_texts_in_a_column_of_lists_are_counted(tmp_path):
+    content = 'values,label\n"[1, 2]",a\n"[3, 4]",b\nbroken,a\n'
+    found = table(tmp_path / "a.csv", content)
+    assert found.fields["values"].kind == "array"
+    assert found.fields["values"].statistics.notes == (
+        "Cells of 'values' that are no list of numbers: 1 of 3; their rows are left out.",
+    )
+    few = table(tmp_path / "b.csv", 'values,label\n"[1, 2]",a\nword,b\nword,a\n')
+    assert few.column("values") == ["[1, 2]", "word", "word"]
+
+
+def test_lists_as_numpy_prints_them():
+    array = np.linspace(-1, 1, 30)
+    assert np.allclose(parse_list(str(array)), array, atol=1e-7)
+    matrix = np.arange(6.0).reshape(2, 3)
+    assert parse_list(str(matrix)) == parse_list(str(matrix.tolist())) == matrix.tolist()
+    missing = parse_list("[1, None, nan, null]")
+    assert missing[0] == 1
+    assert all(math.isnan(value) for value in missing[1:])
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "1, 2", "[a, b]", "[1, [2]]", "['1']", "[1 2 ... 9]"])
+def test_other_texts_are_no_lists(text):
+    assert parse_list(text) is None

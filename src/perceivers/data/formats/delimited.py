@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from perceivers.data.formats.remote import Location, open_binary, suffix_of
@@ -31,6 +32,8 @@ _MARKS_OF_ORDER = {
 
 _HIGH_BYTES = bytes(range(128, 256))
 _WRONG = re.compile("[\udc80-\udcff]")
+_INNER_LIST = re.compile(r"\[([^\[\]]*)\]")
+_MISSING = {"None": "nan", "null": "nan"}
 
 
 class TextRow(NamedTuple):
@@ -56,6 +59,7 @@ class Dialect:
         delimiter: Mark between cells.
         quoted: Whether cells may stand in double quotes.
         skipped: Lines before the header.
+        lists: Places of the columns whose cells are lists of numbers, such as `[0.1, 0.2]`.
         notes: Sentences about it, if it is not the usual one.
     """
 
@@ -63,6 +67,7 @@ class Dialect:
     delimiter: str = ","
     quoted: bool = True
     skipped: int = 0
+    lists: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -147,7 +152,56 @@ def detect_dialect(path: Location) -> Dialect:
         notes.append(
             f"Quotes in {path} are characters of the text, as they are not closed in cells."
         )
-    return Dialect(encoding, delimiter, quoted, skipped, tuple(notes))
+    lists = _list_columns(lines, delimiter, quoted=quoted)
+    return Dialect(encoding, delimiter, quoted, skipped, lists, tuple(notes))
+
+
+def _list_columns(lines: list[str], delimiter: str, *, quoted: bool) -> frozenset[int]:
+    """Return the places of the columns most of whose cells in the first rows are lists of numbers, some of several."""
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    columns: dict[int, list[list[Any] | None]] = {}
+    try:
+        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+        names = next(rows, [])
+        for found in islice(rows, _RECORDS):
+            cells = [delimiter.join(found)] if len(names) == 1 else found
+            for place, cell in enumerate(cells):
+                if cell.strip():
+                    columns.setdefault(place, []).append(parse_list(cell))
+    except csv.Error:
+        pass
+    return frozenset(
+        place
+        for place, found in columns.items()
+        if 2 * found.count(None) < len(found) and any(len(one or ()) > 1 for one in found)
+    )
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """Return the numbers of a text such as `[0.1, 0.2]` or `[[1 2] [3 4]]`, as Python and NumPy print them.
+
+    Missing values (`None`, `null`, `nan`) are NaN. A text that is no list of numbers gives None.
+    """
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner = text[1:-1].strip()
+    rows = _INNER_LIST.findall(inner)
+    if rows and not _INNER_LIST.sub("", inner).strip(", \n\t"):
+        found = [_numbers(row) for row in rows]
+        return None if None in found else found
+    return _numbers(inner)
+
+
+def _numbers(text: str) -> list[float] | None:
+    """Return numbers between commas or spaces, None if there is anything else."""
+    words = text.replace(",", " ").split()
+    try:
+        return [
+            int(word) if word.isdecimal() else float(_MISSING.get(word, word)) for word in words
+        ]
+    except ValueError:
+        return None
 
 
 def _agreement(lines: list[str], mark: str) -> tuple[float, int]:
@@ -182,7 +236,9 @@ def _quotes_close(lines: list[str], delimiter: str) -> bool:
 
 
 def delimited_rows(path: Location, dialect: Dialect | None = None) -> Iterator[TextRow]:
-    """Yield the rows of a delimited file as strings by column. A row that cannot be read has the reason instead.
+    """Yield the rows of a delimited file by column: strings, and lists of numbers in columns of such lists.
+
+    A row that cannot be read has the reason instead.
 
     Raises:
         ValueError: If the file has no header.
@@ -205,7 +261,16 @@ def delimited_rows(path: Location, dialect: Dialect | None = None) -> Iterator[T
             if reason:
                 yield TextRow(line, None, f"{path}, line {line}: {reason}")
             else:
-                yield TextRow(line, dict(zip(names, cells, strict=False)))
+                values: list[Any] = [
+                    cell if place not in dialect.lists else _list_or_text(cell)
+                    for place, cell in enumerate(cells)
+                ]
+                yield TextRow(line, dict(zip(names, values, strict=False)))
+
+
+def _list_or_text(cell: str) -> list[Any] | str:
+    found = parse_list(cell)
+    return cell if found is None else found
 
 
 def _records(

@@ -97,7 +97,7 @@ def _read_delimited(path: Path) -> ColumnTable:
     return replace(table, columns=columns, fields=fields, notes=dialect.notes)
 
 
-def _scan(cells: Sequence[str]) -> ColumnScan:
+def _scan(cells: Sequence[Any]) -> ColumnScan:
     scan = ColumnScan(spelled=True)
     scan.add(cells)
     return scan

@@ -458,8 +458,11 @@ class ColumnScan:
         kinds = [kind for kind, count in self._kinds.items() if count]
         if kinds == ["string"]:
             return self._field_of_strings(statistics, declared)
-        if kinds == ["array"]:
-            return Field("array", shape=self._shape, statistics=statistics)
+        is_array = self.spelled and set(kinds) == {"array", "string"} and 2 * strings < filled
+        if kinds == ["array"] or is_array:
+            rest = f"Cells of '{column}' that are no list of numbers: {strings:,} of {filled:,}"
+            notes = (f"{rest}; their rows are left out.",) if strings else ()
+            return Field("array", shape=self._shape, statistics=replace(statistics, notes=notes))
         kind = kinds[0] if len(kinds) == 1 else "other"
         return Field(kind, number=declared, statistics=statistics)
 

@@ -434,6 +434,11 @@ def _stacked_with_care(name: str, columns: Mapping[str, Any]) -> npt.NDArray[np.
     for column, cells in columns.items():
         if cells is None:
             continue
+        if isinstance(cells, str | EncodedItem):
+            text = cells if isinstance(cells, str) else cells.name
+            raise ValueError(
+                f"Column '{column}': expected a list of numbers such as [0.1, 0.2], got the text {text!r:.60}."
+            )
         array = _matrix(f"{name}, column {column}", cells)
         if array.shape[1] != 1 or np.ndim(cells) > 1:
             raise ValueError(
