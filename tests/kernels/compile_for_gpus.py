@@ -79,8 +79,8 @@ def read(sizes, content, *, masked, tag, rows, dtype=torch.float32):
     triton_read.attention_forward(vectors, [part])
     for tables_too in (False, True):
         needed = [True] + [tables_too] * (axes + tag) + [False] * masked
-        triton_read.attention_backward(u, vectors, u, log_sum, [part], [needed])
-    triton_read.attention_backward(u, vectors, u, log_sum, [part], [[False] * len(needed)])
+        triton_read.attention_backward(u, log_sum, vectors, log_sum, [part], [needed])
+    triton_read.attention_backward(u, log_sum, vectors, log_sum, [part], [[False] * len(needed)])
 
 
 if __name__ == "__main__":

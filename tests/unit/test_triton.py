@@ -96,7 +96,7 @@ def read(segments, rows=4):
     """Return what is read, and the gradient of the queries."""
     torch.manual_seed(3)
     vectors = torch.randn(1, segments[0].num_channels, rows, requires_grad=True)
-    u = attend_elements(vectors, segments, eps=1e-5, use_grid=True)
+    u, _ = attend_elements(vectors, segments, eps=1e-5, use_grid=True)
     u.square().sum().backward()
     return u.detach(), vectors.grad
 
@@ -119,7 +119,7 @@ def test_kernels_read_where_all_segments_suit(kernels):
         torch.ones(1, 7, 4),
         torch.zeros(1, 4),
     )
-    kernels.attention_backward = lambda gradient, vectors, u, log_sum, parts, needed: (
+    kernels.attention_backward = lambda gradient, delta, vectors, log_sum, parts, needed: (
         gradient * 3,
         [None] * len(needed[0]),
     )

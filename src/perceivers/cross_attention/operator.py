@@ -126,8 +126,10 @@ def attend_elements(
     *,
     eps: float,
     use_grid: bool,
-) -> Float[Tensor, "B C R"]:
-    """Return softmax(vectors . x^) x^, the attention of R queries over normalized elements.
+) -> tuple[Float[Tensor, "B C R"], Float[Tensor, "B R"]]:
+    """Return softmax(vectors . x^) x^, the attention of R queries over normalized elements, and its log-sum-exp.
+
+    With the second, attention to these elements and to others is merged into one softmax. Both are differentiable.
 
     Nothing is stored that grows with the number of elements, neither for the backward pass.
 
@@ -138,14 +140,12 @@ def attend_elements(
         use_grid: Whether to use the structure of positions that are a grid.
 
     Returns:
-        In float64 if an argument is, else in float32. Zero where all elements are masked.
+        In float64 if an argument is, else in float32. Both are zero where all elements are masked.
 
     Reference: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
     """
     tensors = flatten(segments)
-    return torch.ops.perceivers.cross_attention(
-        vectors, tensors, describe(segments), eps, use_grid
-    )[0]
+    return torch.ops.perceivers.cross_attention(vectors, tensors, describe(segments), eps, use_grid)
 
 
 def _features(
@@ -204,6 +204,7 @@ def _forward_fake(
 
 def _backward(
     gradient: Tensor,
+    gradient_log_sum: Tensor,
     vectors: Tensor,
     u: Tensor,
     log_sum: Tensor,
@@ -221,9 +222,10 @@ def _backward(
         first += layout.num_tensors
     with torch.autocast(u.device.type, enabled=False):
         parts = _features(tensors, description, eps, use_grid, u.dtype)
-        dp, found = attention_backward(
-            gradient.to(u.dtype), vectors.to(u.dtype), u, log_sum, parts, wanted
-        )
+        gradient = gradient.to(u.dtype)
+        centred = gradient - gradient.mean(dim=1, keepdim=True)  # as normalized elements are
+        delta = (centred * u).sum(dim=1) - gradient_log_sum
+        dp, found = attention_backward(gradient, delta, vectors.to(u.dtype), log_sum, parts, wanted)
     gradients = [dp.to(vectors.dtype).contiguous()]
     for number in needed:
         own = found[number]
@@ -234,6 +236,7 @@ def _backward(
 
 def _backward_fake(
     gradient: Tensor,
+    gradient_log_sum: Tensor,
     vectors: Tensor,
     u: Tensor,
     log_sum: Tensor,
@@ -249,16 +252,23 @@ def _backward_fake(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     vectors, tensors, ctx.description, ctx.eps, ctx.use_grid = inputs
-    ctx.mark_non_differentiable(output[1])
     ctx.needed = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
     ctx.count = len(tensors)
     ctx.save_for_backward(vectors, *output, *tensors)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, *gradients_of: Tensor) -> tuple[Any, ...]:
     vectors, u, log_sum, *tensors = ctx.saved_tensors
     first, *found = torch.ops.perceivers.cross_attention_backward(
-        gradient, vectors, u, log_sum, tensors, ctx.description, ctx.eps, ctx.use_grid, ctx.needed
+        *gradients_of,
+        vectors,
+        u,
+        log_sum,
+        tensors,
+        ctx.description,
+        ctx.eps,
+        ctx.use_grid,
+        ctx.needed,
     )
     gradients: list[Tensor | None] = [None] * ctx.count
     for number, own in zip(ctx.needed, found, strict=True):
@@ -282,7 +292,7 @@ def _register() -> None:
         "perceivers::cross_attention", _differentiate, setup_context=_keep
     )
 
-    first = "Tensor gradient, Tensor vectors, Tensor u, Tensor log_sum"
+    first = "Tensor gradient, Tensor gradient_log_sum, Tensor vectors, Tensor u, Tensor log_sum"
     schema = f"({first}, {arguments}, int[] needed) -> Tensor[]"
     torch.library.define("perceivers::cross_attention_backward", schema)
     torch.library.impl("perceivers::cross_attention_backward", "default", _backward)

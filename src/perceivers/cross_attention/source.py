@@ -157,7 +157,7 @@ class NormalizedElements:
         # The biases add a constant to all scores of a query, which softmax cancels. Their gradient is zero and must
         # exist: training on several devices waits for every gradient.
         vectors = vectors + 0.0 * attention.to_key.bias.sum()
-        u = attend_elements(
+        u, _ = attend_elements(
             vectors.flatten(2),
             self.source.segments,
             eps=self.norm.eps,

@@ -80,23 +80,27 @@ def attention_forward(
 
 def attention_backward(
     gradient: Float[Tensor, "B C R"],
+    delta: Float[Tensor, "B R"],
     vectors: Float[Tensor, "P C R"],
-    u: Float[Tensor, "B C R"],
     log_sum: Float[Tensor, "B R"],
     parts: Sequence[Features],
     needed: Sequence[Sequence[bool]],
 ) -> tuple[Float[Tensor, "P C R"], list[Tensor | None]]:
     """Return the gradients of the queries and of each tensor of each part that needs one.
 
-    `gradient` is that of `u`, the output of the forward pass; `log_sum` is the logarithm returned with it. `needed`
-    states for each part whether each of its tensors needs a gradient.
+    Args:
+        gradient: Gradient of the output of the forward pass.
+        delta: Product of each query's output and its gradient, summed over channels, less the gradient of `log_sum`.
+        vectors: The queries.
+        log_sum: The logarithms that the forward pass has returned.
+        parts: The elements of each modality.
+        needed: For each part, whether each of its tensors needs a gradient.
     """
     rows = vectors.shape[2]
-    shared = vectors.shape[0] == 1 and u.shape[0] > 1
+    shared = vectors.shape[0] == 1 and gradient.shape[0] > 1
     vectors = vectors - vectors.mean(dim=1, keepdim=True)
     gradient = gradient - gradient.mean(dim=1, keepdim=True)
-    delta = (gradient * u).sum(dim=1)
-    dp = torch.zeros_like(u)
+    dp = torch.zeros_like(gradient)
     found: list[Tensor | None] = []
     for part, wanted in zip(parts, needed, strict=True):
         queries, questions = part.queries(vectors), part.queries(gradient)
@@ -116,7 +120,7 @@ def attention_backward(
         dp += sums.collected()
         own: list[Tensor | None] = []
         if gradients is not None:
-            both = vectors.expand(u.shape[0], -1, -1)
+            both = vectors.expand(gradient.shape[0], -1, -1)
             own = gradients.finish([(attention, gradient), (sums, both)])
         found += own + [None] * (len(wanted) - len(own))  # a mask comes last and has none
     # The queries were centred, so their gradient is, too; sums of x^ are already up to rounding.

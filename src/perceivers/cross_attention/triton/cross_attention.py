@@ -396,19 +396,18 @@ def attention_forward(
 
 def attention_backward(
     gradient: Float[Tensor, "B C R"],
+    delta: Float[Tensor, "B R"],
     vectors: Float[Tensor, "P C R"],
-    u: Float[Tensor, "B C R"],
     log_sum: Float[Tensor, "B R"],
     parts: Sequence[GridFeatures],
     needed: Sequence[Sequence[bool]],
 ) -> tuple[Float[Tensor, "P C R"], list[Tensor | None]]:
     """Return the gradients of the queries and of the grids' tensors. See `streaming.attention_backward`."""
-    shared = vectors.shape[0] == 1 and u.shape[0] > 1
+    shared = vectors.shape[0] == 1 and gradient.shape[0] > 1
     vectors = vectors - vectors.mean(dim=1, keepdim=True)
     gradient = gradient - gradient.mean(dim=1, keepdim=True)
-    delta = (gradient * u).sum(dim=1)
-    log_sum = log_sum.contiguous()
-    dp = torch.zeros_like(u)
+    delta, log_sum = delta.contiguous(), log_sum.contiguous()
+    dp = torch.zeros_like(gradient)
     found: list[Tensor | None] = []
     for part, wanted in zip(parts, needed, strict=True):
         reader = GridAttention(part, vectors.shape[2])
@@ -420,7 +419,7 @@ def attention_backward(
         own: list[Tensor | None] = []
         if any(wanted):
             reader.spread(gradients, rows, log_sum, others, delta)
-            both = vectors.expand(u.shape[0], -1, -1)
+            both = vectors.expand(gradient.shape[0], -1, -1)
             own = gradients.finish([(attention, gradient), (sums, both)])
         found += [*own, *[None] * (len(wanted) - len(own))]
     return (dp.sum(dim=0, keepdim=True) if shared else dp), found

@@ -81,8 +81,8 @@ def attention_forward(
 
 def attention_backward(
     gradient: Float[Tensor, "B C R"],
+    delta: Float[Tensor, "B R"],
     vectors: Float[Tensor, "P C R"],
-    u: Float[Tensor, "B C R"],
     log_sum: Float[Tensor, "B R"],
     parts: Sequence[Features],
     needed: Sequence[Sequence[bool]],
@@ -92,11 +92,13 @@ def attention_backward(
     if grids:
         found = _attempt(
             vectors.device,
-            lambda module: module.attention_backward(gradient, vectors, u, log_sum, grids, needed),
+            lambda module: module.attention_backward(
+                gradient, delta, vectors, log_sum, grids, needed
+            ),
         )
         if found is not None:
             return found
-    return streaming.attention_backward(gradient, vectors, u, log_sum, parts, needed)
+    return streaming.attention_backward(gradient, delta, vectors, log_sum, parts, needed)
 
 
 def _grids(vectors: Float[Tensor, "P C R"], parts: Sequence[Features]) -> list[GridFeatures]:
