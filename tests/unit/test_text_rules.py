@@ -41,6 +41,13 @@ def test_length_cell_and_batch_follow_the_data(tmp_path, count, length, max_leng
     assert recipe.encoder.num_latents == 4
 
 
+def test_the_rate_is_low_where_a_linear_model_starts_the_training(tmp_path):
+    path = rows(tmp_path, 100, 20)
+    assert resolve(path).recipe.optim.lr == 5e-4
+    assert resolve(path, overrides={"data.stream": True, "max_steps": 9}).recipe.optim.lr == 2e-3
+    assert resolve(path, overrides={"optim.lr": 1e-3}).recipe.optim.lr == 1e-3
+
+
 def test_a_flag_wins_over_the_length_and_the_cell_follows(tmp_path):
     changes = {"preprocess.text.max_length": 4096, "inputs.text.units.word_rows": 99}
     run = resolve(rows(tmp_path, 60, 20), overrides=changes)
