@@ -14,6 +14,7 @@ from .explain.contents.base import register_view as register_view
 from .explain.render.write import explain_file as explain_file
 from .exporting.export import export as export
 from .hub.checkpoint import from_pretrained as from_pretrained
+from .hub.resampler import resampler_from_weights as resampler_from_weights
 from .recipes.files import create_model as create_model
 from .recipes.registry import OptimConfig as OptimConfig
 from .recipes.registry import Recipe as Recipe
@@ -110,6 +111,9 @@ from .models.encoder import PerceiverEncoderConfig as PerceiverEncoderConfig
 from .models.perceiver import Perceiver as Perceiver
 from .models.perceiver import PerceiverConfig as PerceiverConfig
 from .models.perceiver import build_model as build_model
+from .models.resampler import Resampler as Resampler
+from .models.resampler import ResamplerConfig as ResamplerConfig
+from .models.resampler import idefics2_resampler as idefics2_resampler
 from .models.transformer import TransformerEncoderConfig as TransformerEncoderConfig
 from .outputs.heads import LinearHeadConfig as LinearHeadConfig
 from .outputs.heads import MeanPool as MeanPool
