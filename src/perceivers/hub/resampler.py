@@ -15,7 +15,7 @@ def resampler_from_weights(
 
     Args:
         weights: Weights by name, also behind a common prefix such as `perceiver.`; others are left out.
-        num_heads: Heads of queries, which no shape tells. None: 8 (OpenFlamingo) or 16 (Idefics2).
+        num_heads: Heads of queries, which shapes do not show. None: 8 (OpenFlamingo) or 16 (Idefics2).
         norm_eps: Constant of the norms. None: 1e-5 (OpenFlamingo) or 1e-6 (Idefics2; 1e-5 in Idefics2-8B).
 
     Raises:
@@ -44,7 +44,7 @@ def resampler_from_weights(
 
 
 def _prefix(weights: Mapping[str, Tensor]) -> str:
-    """Return what stands before `latents` in the name of a resampler's latents."""
+    """Return the prefix of `latents` in the name of a resampler's latents."""
     prefixes = [
         name.removesuffix("latents")
         for name, weight in weights.items()

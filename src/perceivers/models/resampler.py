@@ -35,8 +35,8 @@ class ResamplerConfig:
         latents_in_keys: Latents attend to the features and to all latents in one softmax, else to the features only.
         num_frames: Frames of a video, at most, with a learned vector each. 0: none.
         num_media: Images or videos of a sample, at most, with a learned vector each. 0: none.
-        attn_implementation: How latents attend to the features. `absorbed`: the keys' projection is applied to the
-            queries, and nothing is stored that grows with the number of features; only after a LayerNorm.
+        attn_implementation: Implementation of attention to the features. `absorbed`: the keys' projection is applied to
+            the queries, and nothing is stored that grows with the number of features; only after a LayerNorm.
             `projected`: keys and values of all features are computed. `auto`: the cheaper one.
 
     Raises:
@@ -331,7 +331,7 @@ def _padded(
     """Return arrays of features as one, with the mask of the real ones."""
     if mask is not None:
         raise ValueError(
-            "Expected no mask with a list of features: their lengths say what is real."
+            "Expected no mask with a list of features: their lengths state the mask."
         )
     if not x or any(one.ndim != 2 for one in x):
         raise ValueError(
