@@ -30,7 +30,7 @@ the recipe and the run:
   --out FOLDER             by default a new one in runs/, named like the data
   --resume                 resume the run in --out from its last checkpoint
   --resume-with-other-data the same, although rows were added or changed
-  --init-from RUN          start from the weights of a run or hub model that fit
+  --init-from RUN          fine-tune a run, or a model on the hub
 """
 
 _COMMON = {

@@ -19,7 +19,10 @@ from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
 from perceivers.hub.checkpoint import (
+    CONFIG_FILE,
     WEIGHTS_FILE,
+    Saved,
+    SavedConfig,
     build_with_weights,
     find_folder,
     load,
@@ -39,6 +42,7 @@ from perceivers.typing import Tensor
 
 _THEIR_CONFIG, _THEIR_IMAGES = "config.json", "preprocessor_config.json"
 _INDEX = "model.safetensors.index.json"
+_FILES = ("*.json", "*.safetensors", "*.bin")
 
 # Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
 _PAIR_COLUMNS = {
@@ -77,17 +81,47 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty. Give a new folder for the converted model (--out).")
-    expected = "the folder that `save_pretrained` has written"
-    folder = find_folder(source, expected, ("*.json", "*.safetensors", "*.bin"))
+    folder = find_folder(source, "the folder that `save_pretrained` has written", _FILES)
+    name, saved = _read_huggingface(folder)
+    config = saved.config
+    save(out, saved.model, preprocess=config.preprocess, task=config.task, columns=config.columns)
+    count = sum(parameter.numel() for parameter in saved.model.parameters())
+    return Converted(
+        architecture=name, num_parameters=count, predicts=saved.config.task is not None
+    )
+
+
+def load_any(source: str | Path) -> Saved:
+    """Return a saved model: of a run, or a Perceiver of Hugging Face's, converted in memory.
+
+    Args:
+        source: A run folder, a folder of `save_pretrained`, or the id of either on the hub.
+
+    Raises:
+        OSError: If there is no such folder, or a file is missing or damaged.
+        ValueError: If it is another model, or files do not fit each other.
+    """
+    expected = f"a run folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or the folder that `save_pretrained` has written"
+    folder = find_folder(source, expected, _FILES)
+    if not (folder / CONFIG_FILE).is_file():
+        raise OSError(f"{folder} has no {CONFIG_FILE}. Expected {expected}.")
+    if "architectures" in _read_json(folder / CONFIG_FILE):
+        return _read_huggingface(folder)[1]
+    return load(folder)
+
+
+def _read_huggingface(folder: Path) -> tuple[str, Saved]:
+    """Return the name of Hugging Face's model in a folder, and the same model as ours, in evaluation mode."""
     theirs = _read_json(folder / _THEIR_CONFIG)
     name = architecture_of(theirs)
     config = config_from(theirs)
     weights = from_huggingface(_read_all(folder), name, config)
     model = build_with_weights(config, weights, folder)
     preprocess, task = _how_to_use(config, theirs, folder)
-    save(out, model, preprocess=preprocess, task=task, columns=_columns(preprocess))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return Converted(architecture=name, num_parameters=count, predicts=task is not None)
+    saved = SavedConfig(
+        model=config, preprocess=preprocess, task=task, columns=_columns(preprocess)
+    )
+    return name, Saved(model=model.eval(), config=saved, folder=folder)
 
 
 def export_huggingface(run: str | Path, out: str | Path) -> str:

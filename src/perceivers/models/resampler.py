@@ -330,9 +330,7 @@ def _padded(
 ) -> tuple[Float[Tensor, "B M C"], Bool[Tensor, "B M"]]:
     """Return arrays of features as one, with the mask of the real ones."""
     if mask is not None:
-        raise ValueError(
-            "Expected no mask with a list of features: their lengths state the mask."
-        )
+        raise ValueError("Expected no mask with a list of features: their lengths state the mask.")
     if not x or any(one.ndim != 2 for one in x):
         raise ValueError(
             f"Expected a list of arrays of M x C, got {[tuple(one.shape) for one in x]}."

@@ -18,10 +18,12 @@ from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.columns import InputColumn
+from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.registry import joins_columns, preprocess_of
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
+from perceivers.recipes.finetune import finetuning_recipe
 from perceivers.recipes.overrides import FieldValueError, override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
@@ -70,6 +72,7 @@ def resolve(
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     splits: SavedSplits | None = None,
+    pretrained: Saved | None = None,
 ) -> ResolvedRun:
     """Resolve what the recipe leaves open from the data.
 
@@ -79,14 +82,19 @@ def resolve(
         size: Size of the chosen recipe. By default one that fits the machine.
         overrides: Fields of the recipe by dotted name, see `override`.
         splits: The splits of a resumed run, which are kept.
+        pretrained: A trained model whose architecture and preprocessing are used. Not with a recipe.
 
     Raises:
         OverrideError: If an override is no field of the recipe, or does not fit it.
         ValueError: If the data cannot be opened, or recipe and data do not fit each other.
         OSError: If the data cannot be read.
     """
-    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=splits)
-    recipe, choices = apply_rules(recipe, source, overrides or {})
+    recipe, source, reason = _bind(
+        data, recipe, size=size, overrides=overrides, splits=splits, pretrained=pretrained
+    )
+    recipe, choices = apply_rules(
+        recipe, source, overrides or {}, only_augment=pretrained is not None
+    )
     if source.folds:  # fewer than requested if there are few rows
         recipe = replace(recipe, training=replace(recipe.training, folds=len(source.folds)))
     recipe, preprocess = _measure(recipe, source)
@@ -108,7 +116,9 @@ def resolve_recipe(
 
     No file is decoded: neither are rules applied, nor open fields measured. Arguments and errors as for `resolve`.
     """
-    recipe, source, reason = _bind(data, recipe, size=size, overrides=overrides, splits=None)
+    recipe, source, reason = _bind(
+        data, recipe, size=size, overrides=overrides, splits=None, pretrained=None
+    )
     return with_length(recipe, num_rows(source)), source, reason
 
 
@@ -119,12 +129,17 @@ def _bind(
     size: str | None,
     overrides: Mapping[str, Any] | None,
     splits: SavedSplits | None,
+    pretrained: Saved | None,
 ) -> tuple[Recipe, DatasetBundle, str | None]:
     """Return the recipe for some data with overrides, bound to its columns; the data; a sentence on the choice."""
     overrides = overrides or {}
     config = override_data(DataConfig() if recipe is None else recipe.data, overrides)
     source = open_data(data, config)
-    recipe, reason = choose_recipe(source, recipe, data=data, size=size)
+    if pretrained is not None:
+        recipe, source = finetuning_recipe(pretrained, source, num_rows=num_rows(source))
+        reason = f"Recipe {recipe.name}: architecture and preprocessing of {pretrained.folder}."
+    else:
+        recipe, reason = choose_recipe(source, recipe, data=data, size=size)
     recipe = bind_targets(recipe, source)
     if recipe.preset is None and overrides.get("preset"):
         raise FieldValueError(
@@ -135,7 +150,9 @@ def _bind(
     recipe = override(recipe, overrides)
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
-    recipe, why_folds = with_folds(with_views(recipe, overrides), source, overrides)
+    recipe, why_folds = with_views(recipe, overrides), ""
+    if pretrained is None:
+        recipe, why_folds = with_folds(recipe, source, overrides)
     if why_folds:
         source = replace(source, notes=(*source.notes, why_folds))
     source = split_for_task(

@@ -12,7 +12,8 @@ from torch import nn
 
 from perceivers.data.base import atomic_write
 from perceivers.data.sources.identity import RowIdentity
-from perceivers.hub import checkpoint as hub
+from perceivers.hub.checkpoint import Saved
+from perceivers.hub.convert import load_any
 from perceivers.inputs.positions import FourierPositions
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
@@ -137,6 +138,7 @@ def plan_warm_start(
     *,
     preprocess: Mapping[str, Any] | None = None,
     member: int = 0,
+    saved: Saved | None = None,
 ) -> WarmStart:
     """Plan the weights that a model of this configuration loads from a run.
 
@@ -145,16 +147,18 @@ def plan_warm_start(
 
     Args:
         config: Configuration of the new model.
-        run: A run folder, or the id of a model on the Hugging Face hub.
+        run: A run folder, a folder that `save_pretrained` of Hugging Face's Perceivers has written, or a hub id of
+            either.
         preprocess: Preprocessing of each modality of the new model, compared with that of the other.
         member: Number of the member whose weights are loaded, if the run is an ensemble; above the last one, counted
             from the first again.
+        saved: The model of `run`, if it is loaded already.
 
     Raises:
         OSError: If no model is saved there, or it cannot be read.
         ValueError: If less than a tenth of the weights fits, as between models of different kinds.
     """
-    other = hub.load(run)
+    other = load_any(run) if saved is None else saved
     members = other.model.members
     theirs = members[member % len(members)]
     with torch.device("meta"):

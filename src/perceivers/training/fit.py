@@ -19,6 +19,8 @@ from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.sources.identity import SavedSplits, fold_name
 from perceivers.data.sources.split import identify_rows
 from perceivers.hub import checkpoint as hub
+from perceivers.hub.checkpoint import Saved
+from perceivers.hub.convert import load_any
 from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
 from perceivers.nn.heap import keep_freed_memory
@@ -113,7 +115,9 @@ def fit(
         out: The run folder. By default a new one in `runs/`, named like the data.
         resume: Resume the run from its last checkpoint.
         resume_with_other_data: Resume it although rows were added, removed or changed since it began.
-        init_from: A run folder or hub id: the model starts from its weights where they fit.
+        init_from: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id: the
+            model starts from its weights where they fit. Without a recipe, architecture and preprocessing are those
+            of that model.
         on_message: Called with each message.
         overrides: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
@@ -132,7 +136,16 @@ def fit(
     splits = read_splits(folder) if resume and has_begun(folder) else None
     if chosen is not None and splits is not None:
         _check_folds(chosen, overrides, splits, folder)
-    run = resolve(data, chosen, size=size, overrides=overrides, splits=splits)
+    pretrained = None
+    if init_from is not None and chosen is None:
+        if size is not None:
+            raise ValueError(
+                f"Without --recipe the architecture is that of {init_from}: expected no --size, got {size}."
+            )
+        pretrained = load_any(init_from)
+    run = resolve(
+        data, chosen, size=size, overrides=overrides, splits=splits, pretrained=pretrained
+    )
     if is_first_process():
         for sentence in _summary(run, folder):
             on_message(sentence)
@@ -142,6 +155,7 @@ def fit(
         resume=resume,
         other_data=resume_with_other_data,
         init_from=init_from,
+        pretrained=pretrained,
         data=data_path(data),
     )
 
@@ -218,6 +232,7 @@ def train(
     resume: bool = False,
     other_data: bool = False,
     init_from: str | Path | None = None,
+    pretrained: Saved | None = None,
     data: str | None = None,
 ) -> Run:
     """Train a model and write a run folder.
@@ -234,6 +249,7 @@ def train(
         other_data: Resume it although the rows differ from those with which it began.
         init_from: A run folder or hub id: the model starts from its weights where they fit. `init.json` lists the
             source of each weight.
+        pretrained: The model of `init_from`, if it is loaded already.
         data: Path of the data, saved for `evaluate`.
 
     Raises:
@@ -252,7 +268,9 @@ def train(
     start = None
     if init_from is not None and not (resume and (folder / LAST).exists()):
         # Before the folder is created: the weights may not fit.
-        start = plan_warm_start(recipe.model_config(), init_from, preprocess=run.preprocess)
+        start = plan_warm_start(
+            recipe.model_config(), init_from, preprocess=run.preprocess, saved=pretrained
+        )
     if not is_first_process():
         restored = folder / LAST if resume and (folder / LAST).exists() else None
         return _train(run, folder, restored=restored, start=start, data=data)

@@ -168,7 +168,11 @@ def register_rules(kind: str, rule: Rule, *, adapter: type = object) -> None:
 
 
 def apply_rules(
-    recipe: Recipe, source: DatasetBundle, overrides: Mapping[str, Any]
+    recipe: Recipe,
+    source: DatasetBundle,
+    overrides: Mapping[str, Any],
+    *,
+    only_augment: bool = False,
 ) -> tuple[Recipe, list[str]]:
     """Return the recipe with the choices of the rules and a limit, and a sentence for each topic.
 
@@ -179,6 +183,7 @@ def apply_rules(
         recipe: A recipe whose modalities are bound to the data.
         source: The data, with a validation split.
         overrides: Fields that the user has set.
+        only_augment: Choose the augmentation only, as for a model that is trained already.
 
     Raises:
         OverrideError: If an override does not fit the recipe.
@@ -204,6 +209,9 @@ def apply_rules(
         )
         rule, adapter = _RULES.get(config.kind, (None, object))
         made = rule(before, about) if rule and isinstance(before.input, adapter) else before
+        if only_augment:
+            kept = {key: why for key, why in made.reasons.items() if key == "Augmentation"}
+            made = replace(before, augment=made.augment, reasons=kept)
         for topic, phrase in made.reasons.items():
             reasons.setdefault(topic, []).append(phrase)
         longest = max(longest, made.length)
