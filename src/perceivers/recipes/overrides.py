@@ -146,17 +146,7 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
     if type(None) in kinds and words == ("None",):
         return name, None
     if any(get_origin(kind) is dict for kind in kinds):
-        # The name of a column may hold colons; alone, its kind is inferred.
-        named = [part.strip() for part in ",".join(words).split(",")]
-        alone = name == "columns" or name.endswith(".columns")
-        pairs = [
-            part.rpartition(":") if ":" in part or not alone else (part, ":", "auto")
-            for part in named
-        ]
-        if any(not item.strip() or not value.strip() for item, _, value in pairs):
-            msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
-            raise FieldValueError(key, msg)
-        return name, {item.strip(): value.strip() for item, _, value in pairs}
+        return name, _pairs(key, name, words)
     is_single = len(words) == 1 and any(
         words[0] in get_args(kind) or (kind is int and words[0].isdecimal()) for kind in kinds
     )
@@ -165,6 +155,23 @@ def _name_and_value(config: Any, key: str, name: str, words: Any) -> tuple[str, 
     if len(words) > 1:
         raise FieldValueError(key, f"expected one value, got {' '.join(words)}.")
     return name, words[0]
+
+
+def _pairs(key: str, name: str, words: Sequence[str]) -> dict[str, str]:
+    """Return names with their values: NAME:VALUE,... or, except for columns, NAME=VALUE,..."""
+    # The name of a column may hold any character; alone, its kind is inferred.
+    is_columns = name == "columns" or name.endswith(".columns")
+    named = [part.strip() for part in ",".join(words).split(",")]
+    if not is_columns:
+        named = [part if ":" in part else part.replace("=", ":", 1) for part in named]
+    pairs = [
+        part.rpartition(":") if ":" in part or not is_columns else (part, ":", "auto")
+        for part in named
+    ]
+    if any(not item.strip() or not value.strip() for item, _, value in pairs):
+        msg = f"expected NAME:VALUE,... (left_image:image,right_image:image), got '{' '.join(words)}'."
+        raise FieldValueError(key, msg)
+    return {item.strip(): value.strip() for item, _, value in pairs}
 
 
 _COLUMNS = ("data.label", "data.group", "data.split_column", "label", "group", "split_column")

@@ -39,6 +39,8 @@ class OptimConfig:
         constant_fraction: Fraction of the run before the decay of `constant_cosine`.
         warmup_steps: Optimizer steps of linear warm-up.
         warmup_fraction: Warm-up as a fraction of the run, for runs limited by time. The longer of the two holds.
+        layer_decay: Factor of the learning rate from each layer to the one before it (arXiv:1801.06146, as in BEiT,
+            arXiv:2106.08254). 1: the same rate for all layers.
     """
 
     name: Literal["lamb", "adamw"] = "lamb"
@@ -55,6 +57,7 @@ class OptimConfig:
     constant_fraction: float = 0.5
     warmup_steps: NonNegativeInt = 0
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @configclass
@@ -81,6 +84,9 @@ class TrainingConfig:
         tta: Whether predictions are averaged over mirrored images (test-time augmentation), where the augmentation
             mirrors and the validation loss gets lower by it; prediction then takes twice as long.
         early_stopping: Validations without improvement until the end. None: never.
+        freeze: Parts that keep their weights: `encoder` (adapters and encoder), `head`, a module such as
+            `encoder.blocks`; `encoder:3` for three epochs; `all-but head` for everything outside of a part.
+        lr_scale: Factor of the learning rate of a part, by its name.
         seed: Seed of weights, sample order and augmentation.
         permute: Seed of one fixed permutation of the elements of every input. None: no permutation.
         device: Where to compute. `auto` uses an accelerator if there is one.
@@ -108,6 +114,8 @@ class TrainingConfig:
     folds: PositiveInt | None = None
     tta: bool = False
     early_stopping: PositiveInt | None = None
+    freeze: tuple[str, ...] = ()
+    lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
     seed: NonNegativeInt = 0
     permute: int | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

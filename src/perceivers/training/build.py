@@ -32,6 +32,7 @@ from perceivers.training.dataloaders import (
 )
 from perceivers.training.distributed import whole_step
 from perceivers.training.engine import build_loggers, build_trainer
+from perceivers.training.freezing import frozen_parts
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import warn_of_warmup
 from perceivers.training.precision import warn_of_bf16
@@ -201,8 +202,16 @@ def _module(
     if config.compile:
         model.compile()  # in place: the weights keep their names
     shard = config.strategy == "fsdp" and process.world_size > 1
-    task = build_task(recipe, source)
-    return PerceiverModule(model, task, recipe.optim, ema=config.ema, shard=shard), model
+    module = PerceiverModule(
+        model,
+        build_task(recipe, source),
+        recipe.optim,
+        ema=config.ema,
+        shard=shard,
+        frozen=frozen_parts(config.freeze, model),
+        lr_scale=config.lr_scale,
+    )
+    return module, model
 
 
 def build_task(recipe: Recipe, source: DatasetBundle) -> Task:

@@ -447,7 +447,7 @@ def validate(
                 if should_stop():
                     return None
     finally:
-        module.model.train(was_training)
+        module.train(was_training)
     meter.merge(distributed.gather_objects(meter.state()))
     if losses is not None:
         losses[:] = [one for part in distributed.gather_objects(losses) for one in part]

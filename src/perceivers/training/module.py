@@ -1,5 +1,8 @@
 """LightningModule of every run: a model, a task and an optimizer."""
 
+from collections.abc import Mapping, Sequence
+from typing import Self
+
 import lightning.pytorch as lightning
 import torch
 from torch import nn
@@ -9,6 +12,13 @@ from perceivers.recipes.registry import OptimConfig
 from perceivers.tasks.base import Task, forward_task
 from perceivers.training.batches import TrainBatch
 from perceivers.training.distributed import shard_blocks
+from perceivers.training.freezing import (
+    FrozenPart,
+    drop_gradients,
+    freeze,
+    learning_rate_scales,
+    set_evaluation,
+)
 from perceivers.training.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from perceivers.typing import Float, Tensor
 
@@ -61,6 +71,11 @@ class PerceiverModule(lightning.LightningModule):
         model: Inputs and masks by modality -> outputs.
         ema: Decay of the moving average of the weights. None: off.
         shard: Shard the weights over the processes.
+        frozen: Parts that keep their weights.
+        lr_scale: Factor of the learning rate of a part, by its name.
+
+    Raises:
+        ValueError: If the model has no such part.
     """
 
     def __init__(
@@ -71,6 +86,8 @@ class PerceiverModule(lightning.LightningModule):
         *,
         ema: float | None = None,
         shard: bool = False,
+        frozen: Sequence[FrozenPart] = (),
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -79,6 +96,10 @@ class PerceiverModule(lightning.LightningModule):
         self.sums = TrainingSums(task.score_name)
         self.progress = 0.0  # fraction of the run that is done; set by the callback
         self.lr = 0.0
+        self.epoch = -1  # of the last batch
+        self._frozen = tuple(frozen)
+        freeze(model, self._frozen)
+        self._scales = learning_rate_scales(model, lr_scale or {}, layer_decay=optim.layer_decay)
         self._ema = ema
         self._shard = shard
         self._average: WeightAverage | None = None
@@ -105,6 +126,9 @@ class PerceiverModule(lightning.LightningModule):
     def training_step(self, train_batch: TrainBatch) -> Float[Tensor, ""]:
         """Return the loss of one batch, weighted so that a step is the mean over its samples."""
         batch = train_batch.batch
+        if self._frozen and train_batch.epoch != self.epoch:
+            self.epoch = train_batch.epoch
+            self.train()
         prepared = self.task.prepare_batch(batch.inputs, batch.masks, batch.targets, training=True)
         outputs = forward_task(self.model, prepared)
         loss = self.task.loss(outputs, prepared.targets)
@@ -115,13 +139,21 @@ class PerceiverModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient and set the learning rate. Gradients are accumulated, reduced and unscaled here."""
+        drop_gradients(self.model, self._frozen, epoch=self.epoch)
         if not self._trained:  # collected once: they stay the same objects from the first step on
             self._trained = list(self.parameters())
         self.sums.add_step(clip_gradients(self._trained, self.optim.clip_norm))
         self.lr = learning_rate(self.optim, progress=self.progress, step=self.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.lr * group.get("lr_scale", 1.0)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            set_evaluation(self.model, self._frozen, epoch=self.epoch)
+        return self
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer of the recipe."""
-        return build_optimizer(self.model, self.optim)
+        return build_optimizer(self.model, self.optim, self._scales)
