@@ -23,6 +23,9 @@ from perceivers.outputs.queries import QueryContext
 from perceivers.registry import configclass, wrong_field
 from perceivers.typing import Float, Int, Tensor, Tensors
 
+LATENTS = "encoder.latents"
+"""Name under which a batch holds latents in place of inputs. No modality has a name with a dot."""
+
 EncoderConfig = Annotated[
     PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
 ]
@@ -132,7 +135,7 @@ class Perceiver(nn.Module):
 
         Args:
             inputs: A tensor for each modality; its first axis is the batch. Modalities that no sample has may be
-                left out.
+                left out. Or only `LATENTS`: the output of `encode`, where outputs depend on nothing else.
             masks: B x L for modalities that were padded or that some samples lack: True where the second axis of
                 the input is real. L = 1 masks whole samples.
             index: For some outputs, the indices of the queries to decode. Otherwise all are.
@@ -142,6 +145,8 @@ class Perceiver(nn.Module):
             TypeError: If `inputs` or `masks` are no mappings of tensors.
             ValueError: If a tensor has another shape, type or device than the model expects.
         """
+        if LATENTS in inputs:
+            return self.decode(inputs[LATENTS], index=index)
         segments = self._segments(inputs, masks)
         fused = self._fused(segments)
         latents = self.encoder(list(fused.values()))

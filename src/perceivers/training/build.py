@@ -83,7 +83,7 @@ def build_parts(
     loggers = _loggers(config, folder, before)
     trainer = build_trainer(config, folder=folder, loggers=loggers)
     device = trainer.strategy.root_device
-    process = _process(trainer, device)
+    process = process_of(trainer, device)
     rows = num_rows(source, "train")
     batch_size, accumulate, too_few = step_parts(config, process.world_size, rows)
     trainer.accumulate_grad_batches = accumulate
@@ -131,7 +131,7 @@ def build_parts(
     return parts
 
 
-def _process(trainer: lightning.Trainer, device: torch.device) -> ProcessInfo:
+def process_of(trainer: lightning.Trainer, device: torch.device) -> ProcessInfo:
     """Return the rank of this process and the number of processes."""
     return ProcessInfo(
         rank=trainer.global_rank,

@@ -136,8 +136,18 @@ def build_loaders(
     *,
     batch_size: int,
     process: ProcessInfo,
+    drop_last: bool = True,
 ) -> tuple[Any, Any]:
-    """Return the data loaders of the training and the validation split."""
+    """Return the data loaders of the training and the validation split.
+
+    Args:
+        source: The data.
+        recipe: The recipe.
+        preprocess: Preprocessing of each modality.
+        batch_size: Samples of a batch of one process.
+        process: This process.
+        drop_last: Drop the last, incomplete batch in training.
+    """
     is_shared = recipe.data.cache is not None  # a folder that other runs may use, too
     # The width of mixed targets; of several tasks, of each.
     subtasks = {name: len(part.output_names) for name, part in recipe.task.subtasks.items()}
@@ -155,6 +165,7 @@ def build_loaders(
             num_workers=process.threads_and_workers(recipe.data.workers)[1],
             num_classes=subtasks or recipe.output.num_outputs,
             max_bad=recipe.data.max_bad,
+            drop_last=drop_last,
             num_rows=rows,
             world_size=process.world_size,
             rank=process.rank,

@@ -381,6 +381,8 @@ def run_training(
             _apply(start, parts)
         elif restored is None and recipe.training.linear_start:
             _start_linear(run, parts)
+        if recipe.training.cache_latents is not None:
+            _cache_latents(run, parts, restored=restored is not None)
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
@@ -410,6 +412,31 @@ def _start_linear(run: ResolvedRun, parts: "TrainingParts") -> None:
     seconds, limit = time.monotonic() - started, StoppingCriteria.of(run.recipe.training).seconds
     # Half of the time is left for training, however short it is.
     parts.callback.clock = RunClock(seconds if limit is None else min(seconds, limit / 2))
+
+
+def _cache_latents(run: ResolvedRun, parts: "TrainingParts", *, restored: bool) -> None:
+    """Compute the latents of the frozen encoder once, and let training and validation read them."""
+    from perceivers.training.build import process_of
+    from perceivers.training.latent_cache import cached_loaders, check_cacheable
+
+    folder, recipe, device = parts.callback.folder, run.recipe, parts.trainer.strategy.root_device
+    process = process_of(parts.trainer, device)
+    is_stream = bool(run.data.streams)
+    check_cacheable(recipe, parts.model, processes=process.world_size, is_stream=is_stream)
+    source = known_start(folder)
+    if restored and source is not None:  # the checkpoint is loaded later
+        config = recipe.model_config()
+        plan_warm_start(config, source, preprocess=run.preprocess).apply(parts.model)
+    parts.model.to(device)
+    settings = parts.batches.loader.settings
+    for loader in (parts.batches.loader, parts.validation):
+        loader.close()
+    train, validation, sentence = cached_loaders(
+        run, parts.model, folder=folder, batch_size=settings.batch_size, process=process
+    )
+    parts.batches.use(train, accumulate=parts.batches.accumulate)
+    parts.callback.validation = validation
+    parts.note(sentence)
 
 
 @contextmanager

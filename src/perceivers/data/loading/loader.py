@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from perceivers.data.base import Batch, MapStyleSplit
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.fingerprint import value_fingerprint
+from perceivers.data.loading.array_rows import ArrayRows
 from perceivers.data.loading.sample_cache import (
     ImageCache,
     SampleCache,
@@ -215,7 +216,7 @@ class Loader(BatchLoader):
     exactly with any number of workers, and prefetched batches are not lost.
     """
 
-    def __init__(self, dataset: "MapDataset", sampler: BatchSampler) -> None:
+    def __init__(self, dataset: "MapDataset | ArrayRows", sampler: BatchSampler) -> None:
         super().__init__(sampler.settings, len(dataset))
         self._dataset = dataset
         self._plans = _EpochPlans(sampler)
@@ -228,7 +229,7 @@ class Loader(BatchLoader):
         return len(self._plans.sampler)
 
     @property
-    def dataset(self) -> "MapDataset":
+    def dataset(self) -> "MapDataset | ArrayRows":
         """The rows, with the caches of their decoded values."""
         return self._dataset
 

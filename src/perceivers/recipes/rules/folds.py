@@ -21,7 +21,8 @@ _MOST_ROWS = {"quick": 0, "default": 0, "best": 20_000}
 
 def with_views(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """Return the recipe with test-time augmentation, unless it is quick; the end of the run decides by validation."""
-    if recipe.preset in (None, "quick") or not is_open(overrides, "training.tta"):
+    is_cached = recipe.training.cache_latents is not None  # latents of the samples as they are
+    if recipe.preset in (None, "quick") or is_cached or not is_open(overrides, "training.tta"):
         return recipe
     return replace(recipe, training=replace(recipe.training, tta=True))
 
