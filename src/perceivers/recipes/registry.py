@@ -87,6 +87,8 @@ class TrainingConfig:
         freeze: Parts that keep their weights: `encoder` (adapters and encoder), `head`, a module such as
             `encoder.blocks`; `encoder:3` for three epochs; `all-but head` for everything outside of a part.
         lr_scale: Factor of the learning rate of a part, by its name.
+        lora: Rank of low-rank updates of all attention projections, which are trained together with the heads while all
+            other weights are frozen; they are merged into the saved weights. None: no such updates.
         cache_latents: With a frozen encoder, latents are computed once and read in every epoch: 1 copy of each sample
             without augmentation, or as many augmented ones. None: they are computed in every epoch.
         seed: Seed of weights, sample order and augmentation.
@@ -118,6 +120,7 @@ class TrainingConfig:
     early_stopping: PositiveInt | None = None
     freeze: tuple[str, ...] = ()
     lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    lora: PositiveInt | None = None
     cache_latents: PositiveInt | None = None
     seed: NonNegativeInt = 0
     permute: int | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 from perceivers.baselines.fit import fit_baseline
 from perceivers.baselines.result import BaselineResult, paired_p_value
-from perceivers.data.loading.loader import Loader
+from perceivers.data.loading.loader import Loader, MapDataset
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.runs.sentences import baseline_sentence
 from perceivers.runs.splits import fingerprint_of
@@ -44,7 +44,11 @@ def measured_baseline(
     found, errors = _of_report(folder), dict[int, float]()
     if found is None or found.data != rows:
         known = (loaders or {}).items()
-        datasets = {name: one.dataset for name, one in known if isinstance(one, Loader)}
+        datasets = {
+            name: one.dataset
+            for name, one in known
+            if isinstance(one, Loader) and isinstance(one.dataset, MapDataset)
+        }
         try:
             found = fit_baseline(run, datasets=datasets, data=rows, errors=errors)
         except KeyboardInterrupt:

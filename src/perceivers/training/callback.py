@@ -24,6 +24,7 @@ from perceivers.training import distributed
 from perceivers.training.batches import ResumableBatches
 from perceivers.training.checkpoint import save_payload
 from perceivers.training.data_wait import DataWaitTime
+from perceivers.training.low_rank import merged_weights
 from perceivers.training.module import PerceiverModule
 from perceivers.training.optim import local
 from perceivers.training.progress import ProgressDisplay
@@ -374,7 +375,7 @@ class TrainingCallback(Callback):
         weights = {name: distributed.gather_full_tensor(tensor) for name, tensor in weights.items()}
         if trainer.is_global_zero:
             self._candidate = {
-                "model": weights,
+                "model": merged_weights(weights),
                 "metrics": self.best.metrics,
                 "step": self.best.step,
                 "epoch": self.batches.epochs_done,

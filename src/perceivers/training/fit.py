@@ -381,6 +381,8 @@ def run_training(
             _apply(start, parts)
         elif restored is None and recipe.training.linear_start:
             _start_linear(run, parts)
+        if recipe.training.lora is not None:
+            _add_low_rank(recipe, parts)
         if recipe.training.cache_latents is not None:
             _cache_latents(run, parts, restored=restored is not None)
         trainer = parts.trainer
@@ -412,6 +414,32 @@ def _start_linear(run: ResolvedRun, parts: "TrainingParts") -> None:
     seconds, limit = time.monotonic() - started, StoppingCriteria.of(run.recipe.training).seconds
     # Half of the time is left for training, however short it is.
     parts.callback.clock = RunClock(seconds if limit is None else min(seconds, limit / 2))
+
+
+def _add_low_rank(recipe: Recipe, parts: "TrainingParts") -> None:
+    """Add low-rank updates to the attention of a model that starts from other weights.
+
+    Raises:
+        ValueError: If it starts from random weights, or other settings freeze or shard them.
+    """
+    from perceivers.training.low_rank import add_low_rank
+
+    training = recipe.training
+    if known_start(parts.callback.folder) is None:
+        raise ValueError(
+            f"--lora {training.lora} changes trained weights by a little: expected --init-from and a run or published "
+            "model to start from."
+        )
+    if training.freeze or training.cache_latents or training.strategy == "fsdp":
+        raise ValueError(
+            f"--lora {training.lora} decides which weights are trained: expected no --freeze, --cache-latents or "
+            "--strategy fsdp beside it."
+        )
+    trained = add_low_rank(parts.model, training.lora or 1)
+    total = sum(p.numel() for p in parts.model.parameters())
+    parts.note(
+        f"Low-rank updates (LoRA) of rank {training.lora}: {trained:,} of {total:,} weights are trained."
+    )
 
 
 def _cache_latents(run: ResolvedRun, parts: "TrainingParts", *, restored: bool) -> None:

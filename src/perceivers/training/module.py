@@ -99,7 +99,7 @@ class PerceiverModule(lightning.LightningModule):
         self.epoch = -1  # of the last batch
         self._frozen = tuple(frozen)
         freeze(model, self._frozen)
-        self._scales = learning_rate_scales(model, lr_scale or {}, layer_decay=optim.layer_decay)
+        self._lr_scale = lr_scale or {}
         self._ema = ema
         self._shard = shard
         self._average: WeightAverage | None = None
@@ -156,4 +156,6 @@ class PerceiverModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer of the recipe."""
-        return build_optimizer(self.model, self.optim, self._scales)
+        decay = self.optim.layer_decay
+        scales = learning_rate_scales(self.model, self._lr_scale, layer_decay=decay)
+        return build_optimizer(self.model, self.optim, scales)

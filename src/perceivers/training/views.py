@@ -8,6 +8,7 @@ from perceivers.tasks.base import Task
 from perceivers.tasks.meters import Meter
 from perceivers.tasks.metric_text import metric_text
 from perceivers.training import distributed
+from perceivers.training.low_rank import merge_low_rank
 
 if TYPE_CHECKING:
     from perceivers.training.build import TrainingParts
@@ -41,6 +42,7 @@ def measure_views(
     names, module = mirrored_modalities(run), parts.module
     if not names or parts.trainer.world_size > 1 or distributed.is_sharded(module.model):
         return None
+    merge_low_rank(module.model)
     module.model.load_state_dict(best["model"])
     module.drop_average()
     from perceivers.training.callback import validate  # Lightning, which takes seconds to load
