@@ -7,26 +7,27 @@ from perceivers.data.modalities.series.augment import SeriesAugmentConfig
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.inputs.series import BankSeriesInputConfig
 from perceivers.recipes.rules.base import Choice, DataFacts, ModalityFacts
-from perceivers.recipes.rules.series import choose, when_matters
+from perceivers.recipes.rules.series import are_axes, choose, when_matters
 
 
 class Facts(ModalityFacts):
-    def __init__(self, data, length):
-        known = {"name": "series", "data": data, "measured": SimpleNamespace(length=length)}
+    def __init__(self, data, length, channels):
+        measured = SimpleNamespace(length=length, channels=channels)
+        known = {"name": "series", "data": data, "measured": measured, "is_alone": True}
         vars(self).update(known)
 
 
-def chosen(*, rows, length=100, part=None, overrides=None):
+def chosen(*, rows, length=100, part=None, overrides=None, channels=("value",), kind="number"):
     data = DataFacts(
         num_rows=rows,
-        target_kind="number",
+        target_kind=kind,
         num_classes=1,
         class_counts=(),
         preset="default",
         overrides=overrides or {},
     )
     preprocess = SeriesPreprocessConfig()
-    facts = Facts(data, length)
+    facts = Facts(data, length, channels)
     part = part or BankSeriesInputConfig()
     before = Choice(input=part, preprocess=preprocess, augment=SeriesAugmentConfig())
     return choose(before, facts)
@@ -45,6 +46,32 @@ def test_many_series_get_a_learned_stem_besides():
     choice = chosen(rows=5_000)
     assert choice.input.stem_channels == (64, 128)
     assert "encoder.num_latents" not in choice.fields
+
+
+def test_many_series_are_mixed_masked_and_turned():
+    augment = chosen(rows=5_000, kind="class").augment
+    assert (augment.mixup, augment.time_mask, augment.rotate) == (0.2, 0.2, False)
+    assert chosen(rows=5_000).augment.mixup == 0.0  # numbers are not mixed
+    sensors = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
+    turned = chosen(rows=5_000, kind="class", channels=sensors)
+    assert (turned.augment.rotate, turned.augment.rotate_degrees) == (True, 30.0)
+    assert "turned by up to 30 degrees" in turned.reasons["Augmentation"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        (("x", "y", "z"), True),
+        (("AccX", "AccY", "AccZ"), True),
+        (("acc_x", "acc_y"), False),
+        (("x", "y", "z", "speed"), False),
+        (("ax", "by", "cz"), False),
+        (("z", "y", "x"), False),
+        ((), False),
+    ],
+)
+def test_names_of_axes(channels, expected):
+    assert are_axes(channels) == expected
 
 
 def test_many_short_series_get_no_stem():

@@ -1,14 +1,16 @@
 """Rules for time series: docs/defaults.md."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from perceivers.data.modalities.series.augment import SeriesAugmentConfig
 from perceivers.data.modalities.series.modality import SeriesModality
 from perceivers.inputs.series import BankSeriesInputConfig
-from perceivers.recipes.rules.base import Choice, ModalityFacts, register_rules
+from perceivers.recipes.rules.base import Choice, ModalityFacts, Topic, register_rules
 from perceivers.recipes.rules.ridge import left_out_errors
 from perceivers.wording import counted
 
@@ -16,6 +18,10 @@ FEW_ROWS = 1_000
 """Rows below which a learned stem learns the training series by heart, so that fixed kernels alone are used."""
 
 _CELLS_LENGTH = 32  # steps from which a learned stem has enough cells
+
+# Augmentation of many series: alpha of mixup, share of the time that is hidden at most, and the largest turn of sensors
+# in degrees, as a watch sits differently on another wrist.
+_MIXUP, _TIME_MASK, _TURN = 0.2, 0.2, 30.0
 
 # Whether it matters when something happens: series that are looked at, windows of each, the fewest series from which
 # anything follows, the standard errors by which windows must be better, and the largest share of errors that they may
@@ -36,20 +42,49 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     if facts.data.is_open(f"augment.{facts.name}") and choice.augment is not None:
         # Noise changes the signs that statistics of first differences count.
         scale = 0.0 if few else choice.augment.scale
-        choice = replace(choice, augment=replace(choice.augment, jitter=0.0, scale=scale))
+        augment = replace(choice.augment, jitter=0.0, scale=scale)
+        choice = replace(choice, augment=augment if few else _augment(augment, facts))
     if few:
         matters = facts.data.target_kind == "class" and when_matters(*_sampled(facts))
         windows = _WINDOWS if matters else 1
         return _few(choice, replace(part, windows=windows), rows)
     width = 2 * part.channels
+    reasons: dict[Topic, str] = {
+        "Input": f"statistics of fixed kernels and a learned stem, for {counted(rows, 'row')}"
+    }
+    if choice.augment is not None and choice.augment.rotate:
+        reasons["Augmentation"] = (
+            f"sensors are turned by up to {_TURN:g} degrees, since channels are named x, y, z"
+        )
     learned = replace(part, channels=width, dropout=0.2, stem_channels=(part.channels, width))
     return replace(
         choice,
         input=learned,
         fields={"output.element_pools": ("mean", "max"), "optim.weight_decay": 0.1},
-        reasons={
-            "Input": f"statistics of fixed kernels and a learned stem, for {counted(rows, 'row')}"
-        },
+        reasons=reasons,
+    )
+
+
+def _augment(augment: SeriesAugmentConfig, facts: ModalityFacts) -> SeriesAugmentConfig:
+    """Return the augmentation of many series."""
+    mixes = facts.is_alone and facts.data.target_kind == "class"
+    turns = are_axes(facts.measured.channels)
+    return replace(
+        augment,
+        mixup=_MIXUP if mixes else augment.mixup,
+        time_mask=_TIME_MASK,
+        rotate=turns,
+        rotate_degrees=_TURN if turns else augment.rotate_degrees,
+    )
+
+
+def are_axes(channels: Sequence[str]) -> bool:
+    """Return whether all channels are x, y and z of sensors, one sensor after the other: `acc_x, acc_y, acc_z`."""
+    triples = [channels[i : i + 3] for i in range(0, len(channels), 3)]
+    return bool(triples) and all(
+        [name[-1:].lower() for name in names] == ["x", "y", "z"]
+        and len({name[:-1].lower() for name in names}) == 1
+        for names in triples
     )
 
 
