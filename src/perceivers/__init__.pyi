@@ -4,10 +4,13 @@ from .checks.check import check_data as check_data
 from .checks.finding import Finding as Finding
 from .data.base import DataConfig as DataConfig
 from .evaluation.evaluate import Evaluation as Evaluation
+from .evaluation.embeddings import Embeddings as Embeddings
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predict import Predictor as Predictor
 from .evaluation.predict import load as load
 from .evaluation.predict import save as save
+from .evaluation.probe import ProbeResult as ProbeResult
+from .evaluation.probe import probe as probe
 from .explain.attribution.attention import watch_attention as watch_attention
 from .explain.attribution.explain import explain_sample as explain_sample
 from .explain.contents.base import register_view as register_view

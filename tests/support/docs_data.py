@@ -217,6 +217,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "flow": _flow,
     "migration": _nothing,
     "autoencoding": _autoencoding,
+    "embeddings": _explain,
     "explain": _explain,
     "multimodal": _multimodal,
     "perceiver_io": _perceiver_io,

@@ -1,6 +1,6 @@
 """`perceivers predict`: predict files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -110,18 +110,8 @@ def run(args: Sequence[str]) -> int:
         echo(f"perceivers predict: {predictor.quantization.sentence()}", err=True)
     if options.shards is not None:
         return _predict_shards(predictor, options)
-    failed: list[str] = []
-
-    def report(name: str, error: Exception) -> None:
-        failed.append(name)
-        message = readable(error)
-        where = "" if name in message else f"{name}: "
-        echo(f"perceivers predict: {where}{message}", err=True)
-
-    def note(sentence: str) -> None:
-        echo(f"perceivers predict: {sentence}", err=True)
-
-    items: list[Any] = [_path_or_pair(file) for file in options.files]
+    failed, report, note = report_errors("predict")
+    items: list[Any] = [item_of(file) for file in options.files]
     items += texts_of("predict", options.text, predictor.columns)
     listed = 1 if options.format == "table" else 5
     top = listed if options.top is None else options.top
@@ -138,13 +128,31 @@ def run(args: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def report_errors(
+    command: str,
+) -> tuple[list[str], Callable[[str, Exception], None], Callable[[str], None]]:
+    """Return a list of names of samples that failed, and functions that print errors and notes."""
+    failed: list[str] = []
+
+    def report(name: str, error: Exception) -> None:
+        failed.append(name)
+        message = readable(error)
+        where = "" if name in message else f"{name}: "
+        echo(f"perceivers {command}: {where}{message}", err=True)
+
+    def note(sentence: str) -> None:
+        echo(f"perceivers {command}: {sentence}", err=True)
+
+    return failed, report, note
+
+
 def _write(text: str, path: Path) -> None:
     from perceivers.data.base import atomic_write_text
 
     atomic_write_text(path, text + "\n")
 
 
-def _path_or_pair(file: str) -> str | Path:
+def item_of(file: str) -> str | Path:
     """Return an argument that is named like a file as a path, so that it is no text if there is no such file."""
     from perceivers.data.formats.remote import is_remote
     from perceivers.data.registry import kind_of_name

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+import numpy as np
 import torch
 
 from perceivers.console import tracked
@@ -21,6 +22,7 @@ from perceivers.data.loading.transform import Sample as ReadSample
 from perceivers.data.modalities.base import error_reason
 from perceivers.data.sources.samples import Sample, samples_of
 from perceivers.data.tables.columns import InputColumn
+from perceivers.evaluation.embeddings import Embedding, Embeddings
 from perceivers.hub import checkpoint
 from perceivers.hub.checkpoint import Saved, config_json
 from perceivers.hub.device import pick_device
@@ -32,6 +34,9 @@ from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.wording import counted, names_text
+
+Result = TypeVar("Result", Prediction, Embedding)
+Compute = Callable[[Sequence[ReadSample]], Sequence[Result | Exception]]
 
 
 class Predictor:
@@ -146,7 +151,7 @@ class Predictor:
         """
         samples = samples_of(items, self.columns, on_error=on_error, on_skip=on_skip)
         samples, total = _counted_samples(samples)
-        each = tracked(self._each(samples, top), total)
+        each = tracked(self._each(samples, self._predicted(top)), total)
         return list(_good(each, on_error))
 
     def stream(
@@ -157,15 +162,47 @@ class Predictor:
         on_error: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Prediction]:
         """Yield predictions batch by batch, so that a folder of any size fits in memory."""
-        yield from _good(self._each(samples, top), on_error)
+        yield from _good(self._each(samples, self._predicted(top)), on_error)
 
     def predict_rows(
         self, rows: Iterable[Mapping[str, Any]], *, top: int = 1
     ) -> Iterator[Prediction | Exception]:
         """Yield the prediction, or the error, of each row of a table with the model's columns."""
         samples = (Sample(name=f"row {i}", row=dict(row)) for i, row in enumerate(tracked(rows)))
-        for found in self._each(samples, top):
+        for found in self._each(samples, self._predicted(top)):
             yield found if isinstance(found, Prediction) else found[1]
+
+    def embed(
+        self,
+        items: Any,
+        *,
+        latents: bool = False,
+        on_error: Callable[[str, Exception], None] | None = None,
+        on_skip: Callable[[str], None] | None = None,
+    ) -> Embeddings:
+        """Return a vector for each sample, by which samples can be compared: `Perceiver.embed`, of all members.
+
+        Args:
+            items: As for `predict`.
+            latents: Return all latents of a sample, N x D, instead of one vector.
+            on_error: As for `predict`.
+            on_skip: As for `predict`.
+
+        Raises:
+            ValueError: As for `predict`; also if `latents` are of several members.
+        """
+        members = self.model.members
+        if latents and len(members) > 1:
+            raise ValueError(
+                f"Expected a single model for its latents, got an ensemble of {len(members)}: take the vectors of "
+                "samples, or one member (`Predictor.member`)."
+            )
+        samples = samples_of(items, self.columns, on_error=on_error, on_skip=on_skip)
+        samples, total = _counted_samples(samples)
+        compute = partial(self._embedded, latents=latents)
+        found = list(_good(tracked(self._each(samples, compute), total), on_error))
+        vectors = np.stack([one.vector for one in found]) if found else np.zeros((0, 0), np.float32)
+        return Embeddings(names=tuple(one.name for one in found), vectors=vectors)
 
     def read(self, samples: Sequence[Sample]) -> Batch:
         """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""
@@ -207,18 +244,22 @@ class Predictor:
         """
         return infer_views(self.task, partial(self.task.infer, self.model), batch, self.views)
 
+    def _predicted(self, top: int) -> "Compute[Prediction]":
+        """Return a function from decoded samples to their predictions."""
+        return partial(self._predictions, top=top)
+
     def _each(
-        self, samples: Iterable[Sample], top: int
-    ) -> Iterator[Prediction | tuple[str, Exception]]:
-        """Yield the prediction of each sample, or its name and error, in order."""
+        self, samples: Iterable[Sample], compute: "Compute[Result]"
+    ) -> Iterator[Result | tuple[str, Exception]]:
+        """Yield the result of each sample, or its name and error, in order."""
         remaining = iter(samples)
         with ThreadPoolExecutor(max_workers=4) as pool:  # decoders release the GIL
             while batch := list(islice(remaining, self.batch_size)):
                 read = list(pool.map(self._attempt, batch))
                 good = [one for one in read if not isinstance(one, Exception)]
-                predictions = iter(self._attempt_predict(good, top) if good else ())
+                results = iter(self._attempt_all(good, compute) if good else ())
                 for sample, one in zip(batch, read, strict=True):
-                    found = one if isinstance(one, Exception) else next(predictions)
+                    found = one if isinstance(one, Exception) else next(results)
                     yield (sample.name, found) if isinstance(found, Exception) else found
 
     def _quantize(self, how: str) -> Int8Plan:
@@ -248,12 +289,12 @@ class Predictor:
         except Exception as error:
             return ValueError(error_reason(sample.name, error))
 
-    def _attempt_predict(
-        self, read: Sequence[ReadSample], top: int
-    ) -> list[Prediction | Exception]:
-        """Return the prediction of each decoded sample, or its error; one sample fails no other."""
+    def _attempt_all(
+        self, read: Sequence[ReadSample], compute: "Compute[Result]"
+    ) -> "list[Result | Exception]":
+        """Return the result of each decoded sample, or its error; one sample fails no other."""
         try:
-            return list(self._predictions(read, top))
+            return list(compute(read))
         except (
             ValueError,
             TypeError,
@@ -262,7 +303,27 @@ class Predictor:
         ) as error:  # samples that cannot be one batch
             if len(read) == 1:
                 return [ValueError(error_reason(read[0].name, error))]
-            return [found for one in read for found in self._attempt_predict([one], top)]
+            return [found for one in read for found in self._attempt_all([one], compute)]
+
+    @torch.inference_mode()
+    def _embedded(
+        self, read: Sequence[ReadSample], *, latents: bool
+    ) -> "list[Embedding | NonFiniteOutputError]":
+        """Return the vector of each decoded sample, or the error of one without a finite vector. Clips are averaged."""
+        batch = self.reader.collate(read)
+        assert batch is not None  # nothing is mixed
+        moved = batch.to(self.device)
+        prepared = self.task.prediction_batch(moved.inputs, moved.masks)
+        parts = [
+            (member.encode if latents else member.embed)(prepared.inputs, prepared.masks)
+            for member in self.model.members
+        ]
+        vectors = torch.cat(parts, dim=1).float().unflatten(0, (len(read), -1)).mean(dim=1)
+        are_finite = vectors.flatten(1).isfinite().all(dim=1).tolist()
+        return [
+            Embedding(one.name, vector) if is_finite else self.not_finite(one.name)
+            for one, is_finite, vector in zip(read, are_finite, vectors.cpu().numpy(), strict=True)
+        ]
 
     @torch.inference_mode()
     def _predictions(
@@ -296,12 +357,12 @@ class Predictor:
 
 
 def _good(
-    found: Iterable[Prediction | tuple[str, Exception]],
+    found: Iterable[Result | tuple[str, Exception]],
     on_error: Callable[[str, Exception], None] | None,
-) -> Iterator[Prediction]:
-    """Yield the predictions; errors go to `on_error`, or are raised."""
+) -> Iterator[Result]:
+    """Yield the results; errors go to `on_error`, or are raised."""
     for one in found:
-        if isinstance(one, Prediction):
+        if not isinstance(one, tuple):
             yield one
         elif on_error is None:
             raise one[1]

@@ -25,6 +25,8 @@ class FusionConfig:
 
     Attributes:
         min_padding: Channels of the learned vector of the widest modality; narrower ones get more.
+        channels: Width of all elements, also of a single modality, as in a model of more modalities whose weights are
+            used. None: that of the widest modality and `min_padding`.
         modality_dropout: Share of the training samples in which a modality is dropped, by its name. One that is left
             without any keeps all of them.
         dropped: Treatment of a dropped modality: `masked` as one that is missing; `zeroed`, its elements read as
@@ -34,6 +36,7 @@ class FusionConfig:
     """
 
     min_padding: int = 4
+    channels: int | None = None
     modality_dropout: dict[str, float] = field(default_factory=dict[str, float])
     dropped: Literal["masked", "zeroed", "token"] = "masked"
 
@@ -53,7 +56,7 @@ class Fusion(nn.Module):
         widths: Width of the elements of each modality with their positions.
 
     Raises:
-        ValueError: If a modality that is to be dropped does not exist.
+        ValueError: If a modality that is to be dropped does not exist, or one is too wide.
     """
 
     channels: int
@@ -67,7 +70,12 @@ class Fusion(nn.Module):
                 f"modality_dropout names '{unknown[0]}', but the modalities are {', '.join(sorted(widths))}."
             )
         self.config = config
-        self.channels = max(widths.values()) + config.min_padding
+        widest = max(widths, key=lambda name: widths[name])
+        self.channels = config.channels or widths[widest] + config.min_padding
+        if self.channels <= widths[widest]:
+            raise ValueError(
+                f"Expected fusion.channels above the {widths[widest]} channels of '{widest}', got {self.channels}."
+            )
         self.modality_embeddings = nn.ParameterDict(
             {
                 name: truncated_normal_(torch.empty(self.channels - width), _TAG_SCALE)

@@ -156,6 +156,18 @@ class Perceiver(nn.Module):
         """Return the latents of a batch. Arguments as for `forward`."""
         return self.encoder(self.elements(inputs, masks))
 
+    def embed(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B E"]:
+        """Return one vector for each sample: the mean of the latents, then the pooled elements if the head pools them.
+
+        Arguments as for `forward`.
+        """
+        fused = self._fused(self._segments(inputs, masks))
+        parts = [self.encoder(list(fused.values())).mean(dim=1)]
+        if isinstance(self.output, MeanPool) and self.pools_elements:
+            contents = {name: (part.content, part.real) for name, part in fused.items()}
+            parts += self.output.pooled_elements(contents)
+        return torch.cat([part.float() for part in parts], dim=1)
+
     def decode(
         self,
         latents: Float[Tensor, "B N D"],
@@ -330,7 +342,8 @@ def _build(config: PerceiverConfig) -> Perceiver:
     widths = {name: adapter.channels for name, adapter in adapters.items()}
     if not widths:
         raise ValueError("Expected at least one modality in inputs, got none.")
-    fusion = Fusion(config.fusion, widths) if len(widths) > 1 else None
+    is_fused = len(widths) > 1 or config.fusion.channels is not None
+    fusion = Fusion(config.fusion, widths) if is_fused else None
     input_channels = next(iter(widths.values())) if fusion is None else fusion.channels
     encoder: PerceiverEncoder | TransformerEncoder
     if isinstance(config.encoder, PerceiverEncoderConfig):

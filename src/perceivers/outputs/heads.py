@@ -205,6 +205,14 @@ class MeanPool(nn.Module):
             outputs = outputs + self.element_pools[name](content, real)
         return outputs
 
+    def pooled_elements(self, contents: Mapping[str, ElementContent]) -> list[Float[Tensor, "B P"]]:
+        """Return the pooled content of each modality's elements, zeros where a sample has none."""
+        found: list[Tensor] = []
+        for name, (content, real) in contents.items():
+            features, some = cast("ElementPool", self.element_pools[name]).features(content, real)
+            found.append(features if some is None else features.where(some, 0.0))
+        return found
+
 
 class ElementPool(nn.Module):
     """Pools the content of one modality's elements, standardizes it by a batch norm where wanted, and projects it.
@@ -239,6 +247,14 @@ class ElementPool(nn.Module):
             content: Content of the elements.
             real: True where an element is real. None: all are.
         """
+        features, some = self.features(content, real)
+        outputs = self.to_logits(features.to(content.dtype))
+        return outputs if some is None else outputs.where(some, 0.0)
+
+    def features(
+        self, content: Float[Tensor, "B M Cc"], real: Bool[Tensor, "B M"] | None = None
+    ) -> tuple[Float[Tensor, "B P"], Bool[Tensor, "B 1"] | None]:
+        """Return the pooled and standardized content, and whether a sample has any element. None: all have."""
         x = content.to(torch.promote_types(content.dtype, torch.float32))
         if real is None:
             some, sums, count, largest = None, x.sum(dim=1), x.shape[1], x
@@ -252,9 +268,7 @@ class ElementPool(nn.Module):
         for kind in self.kinds:
             pooled = sums / count if kind == "mean" else largest.amax(dim=1)
             parts.append(pooled if some is None else pooled.where(some, 0.0))
-        features = self._standardized(torch.cat(parts, dim=-1), some)
-        outputs = self.to_logits(features.to(content.dtype))
-        return outputs if some is None else outputs.where(some, 0.0)
+        return self._standardized(torch.cat(parts, dim=-1), some), some
 
     def _standardized(
         self, pooled: Float[Tensor, "B P"], some: Bool[Tensor, "B 1"] | None

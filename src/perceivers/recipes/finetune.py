@@ -49,7 +49,11 @@ def finetuning_recipe(
     has_labels = bool(source.label_names)
     keeps_task = config.task is not None and not config.task.requires_labels and not has_labels
     task = config.task if keeps_task and config.task is not None else _task(saved)
-    inputs = {name: part for name, part in config.model.inputs.items() if name in source.inputs}
+    inputs = {
+        name: part
+        for name, part in config.model.inputs.items()
+        if name in source.inputs or part.kind == "label"
+    }
     wanted = [*inputs, *task.target_modalities]
     preprocess = {name: part for name, part in config.preprocess.items() if name in wanted}
     batch = next(size for size, fewest in _BATCHES.items() if (num_rows or 1_000_000) >= fewest)
@@ -61,7 +65,7 @@ def finetuning_recipe(
         output=config.model.output if keeps_task else _output(config.model.output),
         task=task,
         preprocess={name: _open_size(part, inputs.get(name)) for name, part in preprocess.items()},
-        fusion=config.model.fusion,
+        fusion=_fusion(saved, inputs),
         data=DataConfig() if has_labels else DataConfig(target="nothing"),
         augment=_augment({name: part for name, part in preprocess.items() if name in inputs}),
         optim=own_optim(min(float(f"{_RATE / width:.1g}"), _HIGHEST_RATE)),
@@ -135,6 +139,16 @@ def _output(output: Any) -> Any:
         ]
         queries = LearnedQueriesConfig(channels=max((w for w in widths if w), default=None))
     return replace(output, outputs={"label": OutputConfig(queries=queries, head=head)})
+
+
+def _fusion(saved: Saved, inputs: Mapping[str, Any]) -> Any:
+    """Return the fusion of the model, with its width although modalities may be missing."""
+    model = saved.config.model
+    if len(inputs) == len(model.inputs):
+        return model.fusion
+    fused: Any = saved.model.members[0].fusion
+    kept = {name: p for name, p in model.fusion.modality_dropout.items() if name in inputs}
+    return replace(model.fusion, channels=fused.channels, modality_dropout=kept)
 
 
 def _open_size(preprocess: Any, part: Any) -> Any:

@@ -542,7 +542,9 @@ def fill_task(recipe: Recipe, target: TargetInfo, preprocess: Mapping[str, Any])
     Raises:
         ValueError: If the task or the output do not fit the data.
     """
-    inputs = fill_label(recipe.inputs, len(target.names))
+    inputs = recipe.inputs
+    if not recipe.task.requires_labels:  # else a label is the target, and no input
+        inputs = fill_label(inputs, len(target.names))
     task = fit_to_target(recipe.task, target).fit_to_inputs(inputs, preprocess)
     output = recipe.output.fit_to_inputs(inputs).fit_to(task.output_parts())
     augment = task.fit_augment(recipe.augment)
