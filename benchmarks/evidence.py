@@ -324,7 +324,7 @@ def measure(one: Configuration, folder: str, args: argparse.Namespace) -> dict[s
     training = replace(one.training, seed=args.seed)
     core_seconds = 60 * args.core_minutes
     start = time.perf_counter()
-    steps = plain_nets.train(
+    steps, losses = plain_nets.train(
         model,
         train_x,
         train_y,
@@ -342,6 +342,7 @@ def measure(one: Configuration, folder: str, args: argparse.Namespace) -> dict[s
         "mflops_per_sample": round(flops / 1e6, 1),
         "tflops": round(flops * samples / 1e12, 1),
         "epochs": round(samples / len(train_x), 2),
+        "losses": [round(loss, 4) for loss in losses],
         "samples_per_core_second": round(samples / (60 * args.core_minutes), 1),
         "minutes": round((time.perf_counter() - start) / 60, 2),
     }

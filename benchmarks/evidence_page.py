@@ -5,17 +5,50 @@ from statistics import mean, pstdev
 from typing import Any
 
 from benchmarks.table import put_between
+from perceivers.wording import counted
+
+# Networks whose training losses are drawn, with their colors.
+_DRAWN = {
+    "cifar10-perceiver-fourier": ("Perceiver on pixels", "tab:blue"),
+    "cifar10-perceiver-stem": ("Perceiver behind the stem", "tab:cyan"),
+    "cifar10-resnet": ("ResNet", "tab:orange"),
+    "cifar10-vit": ("ViT", "tab:green"),
+    "cifar10-transformer": ("Transformer of all pixels", "tab:red"),
+}
 
 HEAD = "| network | accuracy | parameters | MFLOP of a training sample | TFLOP in all | epochs |"
 
 
 def rewrite(results: dict[str, list[dict[str, Any]]], page: Path) -> None:
-    """Put the results that are on file into the page."""
+    """Put the results that are on file into the page, and draw the training losses of the longest ones."""
     text = page.read_text()
     for data in ("cifar10", "modelnet10"):
         runs = [one for one in results["runs"] if one["data"] == data and one["split"] == "test"]
         text = put_between(text, f"evidence-{data}", render(runs), page)
     page.write_text(text)
+    draw_losses(results["runs"], page.parent.parent / "img" / "evidence-cifar10.png")
+
+
+def draw_losses(runs: list[dict[str, Any]], path: Path) -> bool:
+    """Draw the training losses of some networks by core minutes, and return whether there are any."""
+    from matplotlib.figure import Figure
+
+    known = [one for one in runs if one["name"] in _DRAWN and one.get("losses")]
+    if not known:
+        return False
+    longest = max(one["core_minutes"] for one in known)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="core minutes", ylabel="training loss")
+    for one in known:
+        if one["core_minutes"] == longest:
+            label, color = _DRAWN[one["name"]]
+            losses = one["losses"]
+            minutes = [longest * (place + 0.5) / len(losses) for place in range(len(losses))]
+            axes.plot(minutes, losses, label=label, color=color)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    return True
 
 
 def render(runs: list[dict[str, Any]]) -> str:
@@ -26,9 +59,11 @@ def render(runs: list[dict[str, Any]]) -> str:
     for minutes in sorted({one["core_minutes"] for one in runs}):
         some = [one for one in runs if one["core_minutes"] == minutes]
         first = some[0]
+        machine = (
+            f"{first['processor']}, {counted(first['threads'], 'thread')}, torch {first['torch']}"
+        )
         lines += [
-            f"{minutes:g} core minutes each, {first['processor']}, {first['threads']} threads, torch {first['torch']}, "
-            f"{first['day']}:",
+            f"{minutes:g} core minutes each, {machine}, {first['day']}:",
             "",
             HEAD,
             "|---|---|---|---|---|---|",

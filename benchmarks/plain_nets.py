@@ -197,6 +197,9 @@ class Training:
     seed: int = 0
 
 
+_POINTS = 20  # of the curve of a training
+
+
 def train(
     model: nn.Module,
     x: Tensor,
@@ -205,21 +208,25 @@ def train(
     *,
     core_seconds: float,
     training: Training,
-) -> int:
-    """Train a network for so many seconds of computation, summed over threads, and return the number of steps.
+) -> tuple[int, list[float]]:
+    """Train a network for so many seconds of computation, summed over threads.
 
     A tenth of warm-up, then cosine to zero, both by the computation done; label smoothing 0.1; gradients clipped to a
     norm of 1.
+
+    Returns:
+        The number of steps, and the mean loss of each twentieth of the computation in which a step ended.
     """
     torch.manual_seed(training.seed)
     optimizer = _optimizer(model, training)
     start, steps = time.process_time(), 0
+    losses: list[list[float]] = [[] for _ in range(_POINTS)]
     model.train()
     while True:
         for rows in torch.randperm(len(x)).split(training.batch_size):
             done = (time.process_time() - start) / core_seconds
             if done >= 1:
-                return steps
+                return steps, [sum(part) / len(part) for part in losses if part]
             if len(rows) < min(training.batch_size, len(x)):
                 continue
             for group in optimizer.param_groups:
@@ -229,6 +236,7 @@ def train(
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+            losses[int(done * _POINTS)].append(loss.item())
             steps += 1
 
 

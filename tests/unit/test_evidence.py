@@ -60,8 +60,10 @@ def test_training_ends_by_the_clock_and_learns():
     y = (x[:, 0] > 0).long()
     model = torch.nn.Sequential(torch.nn.Linear(4, 2))
     training = Training(lr=0.05, batch_size=16)
-    steps = plain_nets.train(model, x, y, lambda x: x, core_seconds=0.3, training=training)
+    steps, losses = plain_nets.train(model, x, y, lambda x: x, core_seconds=0.3, training=training)
     assert steps > 4
+    assert 2 <= len(losses) <= 20
+    assert losses[-1] < losses[0]
     assert (plain_nets.predictions(model, x) == y.numpy()).mean() > 0.9
 
 
@@ -97,3 +99,14 @@ def test_a_result_is_kept(tmp_path, capsys):
     assert run["mflops_per_sample"] > 1
     text = evidence_page.render([{**run, "accuracy": 0.5}, {**run, "seed": 1, "accuracy": 0.6}])
     assert "| PointNet | 55.0 % ± 5.0 |" in text
+
+
+def test_losses_of_the_longest_runs_are_drawn(tmp_path):
+    runs = [
+        {"name": "cifar10-resnet", "core_minutes": minutes, "losses": [2.0, 1.5, 1.0]}
+        for minutes in (4, 20)
+    ]
+    path = tmp_path / "losses.png"
+    assert evidence_page.draw_losses(runs, path)
+    assert path.stat().st_size > 5_000
+    assert not evidence_page.draw_losses([{"name": "cifar10-vit", "core_minutes": 4}], path)

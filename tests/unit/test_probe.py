@@ -1,74 +1,79 @@
-"""Linear probe: classes and numbers from vectors of a frozen model; bad input."""
+from contextlib import nullcontext
 
-import json
-
-import numpy as np
-import pandas as pd
 import pytest
+import torch
 
-import perceivers as pv
-from perceivers.cli.main import main
-from support.models import save_untrained
-from support.runs import make_image_folder, save_run
-
-
-def test_classes_are_found_in_the_vectors_of_an_untrained_model(tmp_path):
-    run = save_run(tmp_path / "run")
-    data = make_image_folder(tmp_path / "images", labels=("dark", "gray", "light"), count=20)
-    found = pv.probe(run, data)
-    assert found.main_metric == "accuracy"
-    assert found.metrics["validation"]["accuracy"] > 0.8
-    assert found.rows == {"train": 54, "validation": 6}
-    assert found.model.startswith("logistic regression (strength ")
-    low, high = found.intervals["validation"]["accuracy"]
-    assert low <= found.metrics["validation"]["accuracy"] <= high
-    assert found.width == pv.load(run).embed(data / "dark" / "0.png").vectors.shape[1]
+from perceivers.tasks.classification import ClassificationTask
+from perceivers.training import batch_size_finder as probes
+from perceivers.training.batch_size_finder import open_memory_probe
+from perceivers.training.dataloaders import ProcessInfo
+from support.training import small_recipe
 
 
-def test_numbers_are_predicted_and_the_test_split_is_measured(tmp_path):
-    generator = np.random.default_rng(0)
-    slopes = generator.normal(size=120)
-    time = np.arange(16)
-    table = {
-        "x": [(slope * time + generator.normal(size=16)).tolist() for slope in slopes],
-        "y": [generator.normal(size=16).tolist() for _ in slopes],
-        "slope": slopes,
-        "part": ["test" if place % 4 == 0 else "train" for place in range(120)],
+def opened(device="cpu", **training):
+    recipe = small_recipe(**training)
+    task = ClassificationTask(recipe.task)
+    return open_memory_probe(recipe, task, device=torch.device(device), process=ProcessInfo())
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": {}, "grad_checkpointing": True, "ema": None}])
+def test_a_step_is_measured_and_leaves_chance_alone(options):
+    before = torch.get_rng_state()
+    with opened(**options) as probe:
+        assert probe.budget > 2**20
+        small, large = (probe.peak(n, nullcontext()) for n in (1, 4000))
+        assert large > small + 2**22  # 4,000 samples of 64 elements and 16 channels
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(probes, "available_memory", lambda: 1000)
+    recipe = small_recipe()
+    found = []
+    for count in (1, 2):
+        place = ProcessInfo(local_processes=count, world_size=count)
+        task = ClassificationTask(recipe.task)
+        with open_memory_probe(recipe, task, device=torch.device("cpu"), process=place) as p:
+            found.append(p.budget)
+    assert found == [800, 400]
+
+
+def test_a_system_that_does_not_tell_is_not_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(probes, "Path", lambda name: tmp_path / "absent")
+    monkeypatch.setattr(probes.sys, "platform", "win32")
+    with opened() as probe:
+        assert probe.budget is None
+
+
+def test_a_mac_tells_its_highest_peak(monkeypatch, tmp_path):
+    monkeypatch.setattr(probes, "Path", lambda name: tmp_path / "absent")
+    monkeypatch.setattr(probes.sys, "platform", "darwin")
+    assert probes._resident() == probes._resident(at_peak=True) > 0
+    probes._reset_peak()  # which it cannot
+
+
+def test_a_gpu_that_is_full_is_no_error(monkeypatch):
+    """With CUDA's functions replaced: what they are asked for, and what follows from their answers."""
+    asked = []
+    cuda = {
+        "empty_cache": lambda: asked.append("emptied"),
+        "reset_peak_memory_stats": lambda device: asked.append("reset"),
+        "mem_get_info": lambda device: (900, 1000),
+        "memory_reserved": lambda device: 100,
+        "max_memory_reserved": lambda device: 640,
     }
-    pd.DataFrame(table).to_parquet(tmp_path / "data.parquet")
-    run = save_untrained(tmp_path / "run", "series")
-    found = pv.probe(
-        run,
-        tmp_path / "data.parquet",
-        label="slope",
-        split_column="part",
-        columns={"x": "series", "y": "series"},
-    )
-    assert found.metrics["test"]["r2"] > 0.3
-    assert found.rows["test"] == 30
+    for name, value in cuda.items():
+        monkeypatch.setattr(probes.torch.cuda, name, value)
+    with opened() as probe:
+        probe._device = torch.device("cuda")
+        assert probe._free(ProcessInfo()) == 900
+        monkeypatch.setattr(probe, "_synthetic_batch", lambda size: None)
+        monkeypatch.setattr(probe, "_step", lambda batch, precision: None)
+        assert probe.peak(4, nullcontext()) == 640
 
+        def full(batch, precision):
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
-def test_the_command_prints_tables_and_json(tmp_path, capsys):
-    run = save_run(tmp_path / "run")
-    data = make_image_folder(tmp_path / "images", count=20)
-    (data / "dark" / "3.png").write_bytes(b"nothing")
-    flags = ["probe", str(run), str(data)]
-    assert main([*flags, "--format", "json"]) == 1  # more than 1 % of the rows
-    assert "cannot be read, more than the 1.0% allowed" in capsys.readouterr().err
-    (data / "dark" / "3.png").unlink()
-    assert main([*flags, "--format", "json"]) == 0
-    plain = json.loads(capsys.readouterr().out)
-    assert plain["rows"] == {"train": 35, "validation": 4}
-    assert main(flags) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("Logistic regression (strength ")
-    assert "accuracy" in told
-
-
-def test_data_without_labels_or_of_another_modality_are_errors(tmp_path):
-    run = save_run(tmp_path / "run")
-    with pytest.raises(ValueError, match="reads image, but the data hold text"):
-        pv.probe(run, {"text": ["a b c"] * 20, "label": ["x", "y"] * 10})
-    images = make_image_folder(tmp_path / "images", labels=("one",), count=20)
-    with pytest.raises(ValueError, match="label"):
-        pv.probe(run, images / "one")
+        monkeypatch.setattr(probe, "_step", full)
+        assert probe.peak(8, nullcontext()) is None
+    assert asked == ["emptied", "reset"] * 2
