@@ -1,45 +1,47 @@
-"""Fine-tuning of a run on other data, compared with training from scratch.
+"""Ways of fine-tuning a trained model on other data, compared with training from scratch.
 
-    python examples/fine_tuning.py runs/birds rare_birds/ runs/rare --max-steps 500
+    python examples/fine_tuning.py runs/birds rare_birds/ runs/rare --max-epochs 10
 
-The model has the architecture of the first run with the classes of the new data. All weights that match are loaded, and
-the head is initialized. The learning rate of fine-tuning is lower.
+The source is a run, or a published model such as `deepmind/vision-perceiver-conv`. All four have its architecture and
+preprocessing, and a new head for the classes of the data.
 """
 
 import argparse
-from dataclasses import replace
+import time
 from pathlib import Path
+from typing import Any
 
 import perceivers as pv
 from perceivers.recipes.files import read_recipe
 
+WAYS: dict[str, dict[str, Any]] = {
+    "all weights": {},
+    "frozen encoder": {"freeze": ("encoder",), "cache_latents": 1},
+    "low-rank updates": {"lora": 8},
+}
 
-def main(
-    run: str, data: str, out: str, *, max_steps: int = 500, lr: float = 3e-4
-) -> dict[str, float]:
-    pretrained = read_recipe(Path(run) / "recipe.yaml")
-    recipe = replace(
-        pretrained,
-        output=replace(pretrained.output, num_outputs=None),  # from the data
-        task=pv.ClassificationConfig(),
-        training=replace(pretrained.training, max_epochs=None, max_time=None, max_steps=max_steps),
-    )
+
+def main(source: str, data: str, out: str, *, max_epochs: int = 10) -> dict[str, float]:
     accuracies: dict[str, float] = {}
-    for name, init_from in (("fine-tuned", run), ("from scratch", None)):
-        folder = Path(out) / name.replace(" ", "-")
-        rate = {"optim.lr": lr if init_from else pretrained.optim.lr}
-        done = pv.fit(data, recipe, out=folder, init_from=init_from, **rate)
-        accuracies[name] = done.metrics["accuracy"]
-    for name, accuracy in accuracies.items():
-        print(f"{name}: {accuracy:.1%} validation accuracy")
+
+    def note(name: str, began: float, run: pv.Run) -> None:
+        accuracies[name] = run.metrics["accuracy"]
+        print(f"{name}: {accuracies[name]:.1%} validation accuracy, {time.time() - began:.0f} s")
+
+    for name, settings in WAYS.items():
+        began, folder = time.time(), Path(out) / name.replace(" ", "-")
+        run = pv.finetune(source, data, out=folder, max_epochs=max_epochs, **settings)
+        note(name, began, run)
+    recipe = read_recipe(Path(out) / "all-weights" / "recipe.yaml")
+    began, folder = time.time(), Path(out) / "from-scratch"
+    note("from scratch", began, pv.fit(data, recipe, out=folder, **{"optim.lr": 1e-3}))
     return accuracies
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="folder of the run to start from")
+    parser.add_argument("source", help="run folder, or hub id of a model, to start from")
     parser.add_argument("data", help="the new data")
-    parser.add_argument("out", help="folder for the two new runs")
-    parser.add_argument("--max-steps", type=int, default=500)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("out", help="folder for the new runs")
+    parser.add_argument("--max-epochs", type=int, default=10)
     main(**vars(parser.parse_args()))

@@ -28,6 +28,8 @@ from .recipes.registry import recipe as recipe
 from .report.publish import push_to_hub as push_to_hub
 from .tasks.prediction import Prediction as Prediction
 from .tasks.prediction import Reconstruction as Reconstruction
+from .training.fit import Run as Run
+from .training.fit import finetune as finetune
 from .training.fit import fit as fit
 
 # Preprocessing and augmentation

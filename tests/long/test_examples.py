@@ -48,13 +48,14 @@ def test_a_custom_task_works_everywhere(tmp_path):
 
 
 @pytest.mark.slow
-def test_fine_tuning_loads_matching_weights(tmp_path, monkeypatch):
+def test_ways_of_fine_tuning_are_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_finished_run(tmp_path / "run")
     data = make_image_folder(tmp_path / "rare", labels=("a", "b", "c"), count=4)
-    found = load("fine_tuning").main(str(run), str(data), str(tmp_path / "out"), max_steps=2)
-    assert found.keys() == {"fine-tuned", "from scratch"}
-    assert (tmp_path / "out" / "fine-tuned" / "init.json").exists()
+    found = load("fine_tuning").main(str(run), str(data), str(tmp_path / "out"), max_epochs=1)
+    assert found.keys() == {"all weights", "frozen encoder", "low-rank updates", "from scratch"}
+    assert (tmp_path / "out" / "all-weights" / "init.json").exists()
+    assert (tmp_path / "out" / "frozen-encoder" / "latents").is_dir()
     assert not (tmp_path / "out" / "from-scratch" / "init.json").exists()
 
 

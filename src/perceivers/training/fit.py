@@ -160,6 +160,22 @@ def fit(
     )
 
 
+def finetune(source: str | Path, data: Any, **settings: Any) -> Run:
+    """Fine-tune a trained model on data and return the run: `fit` with `init_from`.
+
+    Args:
+        source: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id.
+        data: As for `fit`.
+        settings: As for `fit`: `freeze=("encoder",)`, `cache_latents=1`, `lora=8`, `lr_scale={"encoder": 0.1}`,
+            `out="runs/birds"`, `max_time="10m"`.
+
+    Raises:
+        OSError: If the source cannot be read.
+        ValueError: If the model does not read the data, or the settings do not fit it.
+    """
+    return fit(data, init_from=source, **settings)
+
+
 def _with_new_limits(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return overrides in which new limits of a resumed run replace all of its limits, which may be reached already."""
     given = {
