@@ -124,7 +124,7 @@ class TestBorder:
         segments = [grid(3, 4, modality_embedding=torch.randn(2), batch=2)]
         vectors = torch.randn(1, 45, 3, requires_grad=True)
         arguments = (vectors, flatten(segments), describe(segments), 1e-5, True)
-        torch.library.opcheck(torch.ops.perceivers.cross_attention.default, arguments)
+        torch.library.opcheck(torch.ops.perceivers.attend_elements.default, arguments)
 
     @pytest.mark.parametrize("use_grid", [True, False])
     def test_gradients_are_those_of_small_steps(self, use_grid):

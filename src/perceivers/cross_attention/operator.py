@@ -145,7 +145,7 @@ def attend_elements(
     Reference: the identity of docs/how-it-works.md; the streaming softmax is that of arXiv:1805.02867.
     """
     tensors = flatten(segments)
-    return torch.ops.perceivers.cross_attention(vectors, tensors, describe(segments), eps, use_grid)
+    return torch.ops.perceivers.attend_elements(vectors, tensors, describe(segments), eps, use_grid)
 
 
 def _features(
@@ -257,10 +257,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.save_for_backward(vectors, *output, *tensors)
 
 
-def _differentiate(ctx: Any, *gradients_of: Tensor) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, gradient: Tensor | None, gradient_log_sum: Tensor | None
+) -> tuple[Any, ...]:
     vectors, u, log_sum, *tensors = ctx.saved_tensors
-    first, *found = torch.ops.perceivers.cross_attention_backward(
-        *gradients_of,
+    first, *found = torch.ops.perceivers.attend_elements_gradients(
+        torch.zeros_like(u) if gradient is None else gradient,
+        torch.zeros_like(log_sum) if gradient_log_sum is None else gradient_log_sum,
         vectors,
         u,
         log_sum,
@@ -284,19 +287,19 @@ def _register() -> None:
     """
     arguments = "Tensor[] tensors, str description, float eps, bool use_grid"
     torch.library.define(
-        "perceivers::cross_attention", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)"
+        "perceivers::attend_elements", f"(Tensor vectors, {arguments}) -> (Tensor, Tensor)"
     )
-    torch.library.impl("perceivers::cross_attention", "default", _forward)
-    torch.library.register_fake("perceivers::cross_attention", _forward_fake)
+    torch.library.impl("perceivers::attend_elements", "default", _forward)
+    torch.library.register_fake("perceivers::attend_elements", _forward_fake)
     torch.library.register_autograd(
-        "perceivers::cross_attention", _differentiate, setup_context=_keep
+        "perceivers::attend_elements", _differentiate, setup_context=_keep
     )
 
     first = "Tensor gradient, Tensor gradient_log_sum, Tensor vectors, Tensor u, Tensor log_sum"
     schema = f"({first}, {arguments}, int[] needed) -> Tensor[]"
-    torch.library.define("perceivers::cross_attention_backward", schema)
-    torch.library.impl("perceivers::cross_attention_backward", "default", _backward)
-    torch.library.register_fake("perceivers::cross_attention_backward", _backward_fake)
+    torch.library.define("perceivers::attend_elements_gradients", schema)
+    torch.library.impl("perceivers::attend_elements_gradients", "default", _backward)
+    torch.library.register_fake("perceivers::attend_elements_gradients", _backward_fake)
 
 
 _register()

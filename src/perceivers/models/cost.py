@@ -198,7 +198,7 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
         cast(CrossAttend, model.encoder.cross_attends[-1]).attention.register_forward_pre_hook(look)
     # PyTorch counts its fused GPU kernels; the CPU's computes the same two products.
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counted = {fused: _count_fused, torch.ops.perceivers.cross_attention: count_attention}
+    counted = {fused: _count_fused, torch.ops.perceivers.attend_elements: count_attention}
     counter = FlopCounterMode(display=False, custom_mapping=counted)
     with FakeTensorMode(), torch.no_grad(), counter:
         functional_call(model, _fake_state(model, train=False), (_example(model, 1),))
