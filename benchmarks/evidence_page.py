@@ -21,9 +21,13 @@ HEAD = "| network | accuracy | parameters | MFLOP of a training sample | TFLOP i
 
 def rewrite(results: dict[str, list[dict[str, Any]]], page: Path) -> None:
     """Put the results that are on file into the page, and draw the training losses of the longest ones."""
+    from benchmarks.evidence import CONFIGURATIONS
+
+    order = [one.name for one in CONFIGURATIONS]
     text = page.read_text()
     for data in ("cifar10", "modelnet10"):
         runs = [one for one in results["runs"] if one["data"] == data and one["split"] == "test"]
+        runs.sort(key=lambda one: order.index(one["name"]))
         text = put_between(text, f"evidence-{data}", render(runs), page)
     page.write_text(text)
     draw_losses(results["runs"], page.parent.parent / "img" / "evidence-cifar10.png")
