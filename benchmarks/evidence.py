@@ -161,7 +161,7 @@ def _perceivers_of_pixels() -> list[Configuration]:
     made = [
         ("fourier", "Perceiver on pixels, Fourier positions", _fourier_pixels, {}),
         ("learned", "Perceiver on pixels, learned positions", _learned_pixels, {}),
-        ("unshared", "the same without shared weights", _fourier_pixels, _UNSHARED),
+        ("unshared", "Perceiver on pixels, unshared weights", _fourier_pixels, _UNSHARED),
         (
             "interleaved4",
             "4 cross-attentions, interleaved",
