@@ -82,7 +82,7 @@ def test_each_epoch_reads_another_augmented_copy(tmp_path, source):
         ({"freeze": ()}, "is trained. Expected a frozen encoder: --freeze encoder"),
         ({"freeze": ("encoder:1",)}, "is trained"),
         ({"output.element_pools": ("mean",)}, "also depend on the input elements"),
-        ({"folds": 2}, "no --folds"),
+        ({"folds": 2}, "expected no --folds"),
     ],
 )
 def test_latents_that_change_are_not_cached(tmp_path, source, changes, told):

@@ -318,6 +318,10 @@ def _check_trainable(run: ResolvedRun) -> None:
     if not importlib.util.find_spec("lightning"):
         raise ImportError('Training needs Lightning: pip install "perceivers[train]"')
     StoppingCriteria.of(run.recipe.training)
+    if run.data.folds and run.recipe.training.cache_latents is not None:
+        raise ValueError(
+            "Each member of an ensemble has rows of its own: expected no --folds with --cache-latents."
+        )
     if "validation" not in {**run.data.splits, **run.data.streams}:
         raise ValueError(
             "Training needs validation rows, by which weights are chosen: expected a validation split, or a "

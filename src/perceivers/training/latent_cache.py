@@ -61,10 +61,8 @@ def check_cacheable(recipe: Recipe, model: Perceiver, *, processes: int, is_stre
         raise ValueError(
             "--cache-latents needs a task that learns labels. Leave --cache-latents out."
         )
-    if is_stream or processes > 1 or (recipe.training.folds or 1) > 1:
-        raise ValueError(
-            "--cache-latents needs rows that are read by index, a single process and no --folds. Leave it out."
-        )
+    if is_stream or processes > 1:
+        raise ValueError("--cache-latents needs rows that are read by index, and a single process.")
 
 
 def cached_loaders(
