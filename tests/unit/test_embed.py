@@ -107,9 +107,12 @@ def test_similar_files_are_listed_and_drawn(run, images, capsys, tmp_path):
         (["embed", "RUN", "x.png", "--out", "v.txt"], 2, "expected one of .parquet, .npy, .csv"),
         (["embed", "RUN", "none.png", "--out", "v.npy"], 1, "none.png"),
         (["similar", "RUN", "none.png", "--among", "."], 1, "none.png"),
+        (["similar", "RUN", "images/dark/0.png", "--among", "empty"], 1, "at least one sample"),
     ],
 )
 def test_wrong_arguments(run, capsys, monkeypatch, tmp_path, arguments, status, told):
     monkeypatch.chdir(tmp_path)
+    make_image_folder(tmp_path / "images", count=1)
+    (tmp_path / "empty").mkdir()
     assert main([str(run) if one == "RUN" else one for one in arguments]) == status
     assert told in capsys.readouterr().err

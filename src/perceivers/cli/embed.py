@@ -14,9 +14,9 @@ from perceivers.console import CountProgress
 from perceivers.wording import counted
 
 _EXAMPLES = """
-  perceivers embed runs/birds photos/ --out vectors.parquet     one row for each file: name, vector
-  perceivers embed runs/watch new.parquet --out vectors.npy     every row of a table, S x E
-  perceivers embed runs/birds robin.jpg --latents --out z.npy   all latents of each file, S x N x D
+  perceivers embed runs/birds photos/ --out vectors.parquet
+  perceivers embed runs/watch new.parquet --out vectors.npy    the rows of a table
+  perceivers embed runs/birds robin.jpg --latents --out z.npy
 """
 
 

@@ -20,7 +20,7 @@ _EXAMPLES = """
   perceivers similar runs/birds robin.jpg --among photos/
   perceivers similar runs/birds robin.jpg --among photos/ --out similar.png
   perceivers embed runs/birds photos/ --out vectors.parquet
-  perceivers similar runs/birds robin.jpg --among vectors.parquet     vectors that were computed before
+  perceivers similar runs/birds robin.jpg --among vectors.parquet
 """
 
 
@@ -61,6 +61,8 @@ def run(args: Sequence[str]) -> int:
     failed, report, note = report_errors("similar")
     with CountProgress("similar"):
         among = _among(predictor, options.among, {"on_error": report, "on_skip": note})
+    if not len(among):
+        raise ValueError("Expected at least one sample in --among that can be read, got none.")
     for name, found in zip(query.names, among.most_similar(query, top=options.top), strict=True):
         echo(f"Most similar to {name} of {len(among):,}:\n")
         rows = [("sample", "similarity"), *((one, f"{x:.3f}") for one, x in found)]
