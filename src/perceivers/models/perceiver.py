@@ -145,7 +145,8 @@ class Perceiver(nn.Module):
             TypeError: If `inputs` or `masks` are no mappings of tensors.
             ValueError: If a tensor has another shape, type or device than the model expects.
         """
-        if LATENTS in inputs:
+        is_mapping = isinstance(inputs, Mapping)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if is_mapping and LATENTS in inputs:
             return self.decode(inputs[LATENTS], index=index)
         segments = self._segments(inputs, masks)
         fused = self._fused(segments)
