@@ -18,7 +18,7 @@ from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.multilabel import MultiLabelConfig
 from perceivers.tasks.registry import build_task
 from perceivers.tasks.regression import RegressionConfig
-from perceivers.training import linear_start
+from perceivers.training import linear_start, prepare_model
 from perceivers.training.fit import fit
 from perceivers.training.linear_start import start_linear
 from support.tolerance import relative_error
@@ -198,7 +198,7 @@ def test_a_run_starts_once_and_says_so(tmp_path, monkeypatch):
         calls.append(arguments)
         return start_linear(*arguments)
 
-    monkeypatch.setattr(linear_start, "start_linear", counted)
+    monkeypatch.setattr(prepare_model, "start_linear", counted)
     path, out = texts(tmp_path, "ab".__getitem__), tmp_path / "run"
     options = {**SMALL, "data.workers": 0, "baseline": False, "out": out}
     fit(path, max_steps=2, **options)
@@ -220,7 +220,7 @@ def test_a_start_that_takes_longer_than_the_run_leaves_time_to_train(tmp_path, m
         time.sleep(0.6)
         return start_linear(*arguments)
 
-    monkeypatch.setattr(linear_start, "start_linear", slow)
+    monkeypatch.setattr(prepare_model, "start_linear", slow)
     options = {**SMALL, "data.workers": 0, "baseline": False, "out": tmp_path / "run"}
     run = fit(texts(tmp_path, "ab".__getitem__), max_time="0.5s", **options)
     assert run.metrics["accuracy"] > 0.5

@@ -177,6 +177,29 @@ class DecoderConfig:
                 outputs[name] = replace(output, queries=output.queries.fit_to((length,)))
         return replace(self, outputs=outputs)
 
+    def for_labels(self) -> "DecoderConfig":
+        """Return the same decoder with one output of open size, by one learned query: its own, if it has one.
+
+        A new query is as wide as the widest learned ones, so that the cross-attention keeps its weights.
+        """
+        only = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
+        own = self.outputs.get("label", only)
+        learned = [
+            output.queries
+            for output in self.outputs.values()
+            if isinstance(output.queries, LearnedQueriesConfig)
+        ]
+        if (
+            own is not None
+            and own.queries in learned
+            and getattr(own.queries, "num_queries", 0) == 1
+        ):
+            return replace(self, outputs={"label": own.with_num_outputs("label", None)})
+        widest = max((one.channels or 0 for one in learned), default=0)
+        queries = LearnedQueriesConfig(channels=widest or None)
+        label = OutputConfig(queries=queries, head=LinearHeadConfig(num_outputs=None))
+        return replace(self, outputs={"label": label})
+
     def rename_modalities(self, names: Mapping[str, str]) -> "DecoderConfig":
         """Return the same decoder with queries made of modalities under their new names."""
         outputs = dict(self.outputs)

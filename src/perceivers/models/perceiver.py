@@ -157,6 +157,12 @@ class Perceiver(nn.Module):
         """Return the latents of a batch. Arguments as for `forward`."""
         return self.encoder(self.elements(inputs, masks))
 
+    @property
+    def decodes_latents_alone(self) -> bool:
+        """Whether the outputs depend on the latents only: neither on input elements nor on the bytes' embeddings."""
+        reads = (*getattr(self.output, "reads", ()), *getattr(self.output, "tied", ()))
+        return not self.pools_elements and not reads
+
     def embed(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B E"]:
         """Return one vector for each sample: the mean of the latents, then the pooled elements if the head pools them.
 

@@ -60,6 +60,10 @@ class MeanPoolConfig:
             )
         return replace(self, num_outputs=parts["label"].num_outputs or None)
 
+    def for_labels(self) -> "MeanPoolConfig":
+        """Return the same head with open outputs, for other labels."""
+        return replace(self, num_outputs=None)
+
     def fit_to_inputs(self, inputs: Mapping[str, Any]) -> "MeanPoolConfig":
         """Return the same head, which is independent of the inputs."""
         return self

@@ -9,9 +9,6 @@ from perceivers.data.base import DataConfig
 from perceivers.data.registry import find_defaults
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import Saved
-from perceivers.models.decoder import DecoderConfig, OutputConfig
-from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
-from perceivers.outputs.queries import LearnedQueriesConfig
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
@@ -62,7 +59,7 @@ def finetuning_recipe(
         name=NAME,
         inputs=inputs,
         encoder=config.model.encoder,
-        output=config.model.output if keeps_task else _output(config.model.output),
+        output=config.model.output if keeps_task else config.model.output.for_labels(),
         task=task,
         preprocess={name: _open_size(part, inputs.get(name)) for name, part in preprocess.items()},
         fusion=_fusion(saved, inputs),
@@ -112,33 +109,6 @@ def _task(saved: Saved) -> Any:
     task = saved.config.task
     smoothing = getattr(task, "label_smoothing", 0.05)
     return ClassificationConfig(label_smoothing=smoothing)
-
-
-def _output(output: Any) -> Any:
-    """Return an output with one row of numbers for each sample, with as many weights of the model as can be kept."""
-    if isinstance(output, MeanPoolConfig):
-        return replace(output, num_outputs=None)
-    if not isinstance(output, DecoderConfig):
-        return output
-    parts = output.outputs
-    own = parts.get("label") or (next(iter(parts.values())) if len(parts) == 1 else None)
-    head = LinearHeadConfig(num_outputs=None)
-    if (
-        own is not None
-        and isinstance(own.queries, LearnedQueriesConfig)
-        and own.queries.num_queries == 1
-    ):
-        if isinstance(own.head, LinearHeadConfig):
-            head = replace(own.head, num_outputs=None)
-        queries = own.queries
-    else:  # as wide as the widest learned queries, so that the cross-attention fits
-        widths = [
-            part.queries.channels
-            for part in parts.values()
-            if isinstance(part.queries, LearnedQueriesConfig)
-        ]
-        queries = LearnedQueriesConfig(channels=max((w for w in widths if w), default=None))
-    return replace(output, outputs={"label": OutputConfig(queries=queries, head=head)})
 
 
 def _fusion(saved: Saved, inputs: Mapping[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import torch
 
 from perceivers.checks.check import quick_check
 from perceivers.console import print_message
-from perceivers.data.loading.loader import MapDataset
 from perceivers.data.modalities.image.decode import quiet_pillow
 from perceivers.data.sources.identity import SavedSplits, fold_name
 from perceivers.data.sources.split import identify_rows
@@ -67,7 +65,7 @@ from perceivers.training.data_wait import advice
 from perceivers.training.dataloaders import ProcessInfo, step_text
 from perceivers.training.finetune import WarmStart, known_start, leak_sentence, plan_warm_start
 from perceivers.training.seeding import seed_everything
-from perceivers.training.stopping import RunClock, StoppingCriteria
+from perceivers.training.stopping import StoppingCriteria
 from perceivers.training.views import choose_views, measure_views
 
 if TYPE_CHECKING:
@@ -388,6 +386,7 @@ def run_training(
     """
     from perceivers.training.build import build_parts
     from perceivers.training.engine import quiet
+    from perceivers.training.prepare_model import prepare_model
 
     recipe = run.recipe
     limits = StoppingCriteria.of(recipe.training)
@@ -397,14 +396,7 @@ def run_training(
         parts = build_parts(run, folder=folder, limits=limits, last=restored)
         for note in notes:
             parts.note(note)
-        if start is not None:
-            _apply(start, parts)
-        elif restored is None and recipe.training.linear_start:
-            _start_linear(run, parts)
-        if recipe.training.lora is not None:
-            _add_low_rank(recipe, parts)
-        if recipe.training.cache_latents is not None:
-            _cache_latents(run, parts, restored=restored is not None)
+        prepare_model(run, parts, start, restored=restored is not None)
         trainer = parts.trainer
         try:
             trainer.fit(parts.module, parts.batches, ckpt_path=restored, weights_only=True)
@@ -412,79 +404,6 @@ def run_training(
         finally:
             for loader in (parts.batches.loader, parts.validation):
                 loader.close()  # ends its worker processes now, not at garbage collection
-
-
-def _apply(start: WarmStart, parts: "TrainingParts") -> None:
-    """Load the weights that are taken over, and note which."""
-    start.apply(parts.model)
-    for sentence in start.sentences():
-        parts.note(sentence)
-    if parts.trainer.is_global_zero:
-        start.write(parts.callback.folder)
-
-
-def _start_linear(run: ResolvedRun, parts: "TrainingParts") -> None:
-    """Start the model from a linear model of the training rows, within the time of the run."""
-    from perceivers.training.linear_start import start_linear
-
-    started = time.monotonic()
-    dataset = parts.batches.loader.dataset
-    datasets = {"train": dataset} if isinstance(dataset, MapDataset) else {}
-    parts.note(start_linear(run, parts.model, parts.module.task, datasets))
-    seconds, limit = time.monotonic() - started, StoppingCriteria.of(run.recipe.training).seconds
-    # Half of the time is left for training, however short it is.
-    parts.callback.clock = RunClock(seconds if limit is None else min(seconds, limit / 2))
-
-
-def _add_low_rank(recipe: Recipe, parts: "TrainingParts") -> None:
-    """Add low-rank updates to the attention of a model that starts from other weights.
-
-    Raises:
-        ValueError: If it starts from random weights, or other settings freeze or shard them.
-    """
-    from perceivers.training.low_rank import add_low_rank
-
-    training = recipe.training
-    if known_start(parts.callback.folder) is None:
-        raise ValueError(
-            f"--lora {training.lora} changes trained weights by a little: expected --init-from and a run or published "
-            "model to start from."
-        )
-    if training.freeze or training.cache_latents or training.strategy == "fsdp":
-        raise ValueError(
-            f"--lora {training.lora} decides which weights are trained: expected no --freeze, --cache-latents or "
-            "--strategy fsdp beside it."
-        )
-    trained = add_low_rank(parts.model, training.lora or 1)
-    total = sum(p.numel() for p in parts.model.parameters())
-    parts.note(
-        f"Low-rank updates (LoRA) of rank {training.lora}: {trained:,} of {total:,} weights are trained."
-    )
-
-
-def _cache_latents(run: ResolvedRun, parts: "TrainingParts", *, restored: bool) -> None:
-    """Compute the latents of the frozen encoder once, and let training and validation read them."""
-    from perceivers.training.build import process_of
-    from perceivers.training.latent_cache import cached_loaders, check_cacheable
-
-    folder, recipe, device = parts.callback.folder, run.recipe, parts.trainer.strategy.root_device
-    process = process_of(parts.trainer, device)
-    is_stream = bool(run.data.streams)
-    check_cacheable(recipe, parts.model, processes=process.world_size, is_stream=is_stream)
-    source = known_start(folder)
-    if restored and source is not None:  # the checkpoint is loaded later
-        config = recipe.model_config()
-        plan_warm_start(config, source, preprocess=run.preprocess).apply(parts.model)
-    parts.model.to(device)
-    settings = parts.batches.loader.settings
-    for loader in (parts.batches.loader, parts.validation):
-        loader.close()
-    train, validation, sentence = cached_loaders(
-        run, parts.model, folder=folder, batch_size=settings.batch_size, process=process
-    )
-    parts.batches.use(train, accumulate=parts.batches.accumulate)
-    parts.callback.validation = validation
-    parts.note(sentence)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from perceivers.data.fingerprint import value_fingerprint
 from perceivers.data.loading.array_rows import ArrayRows
 from perceivers.data.loading.loader import Loader
 from perceivers.data.loading.sampler import BatchSampler
-from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.perceiver import LATENTS, Perceiver
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun
@@ -49,10 +48,7 @@ def check_cacheable(recipe: Recipe, model: Perceiver, *, processes: int, is_stre
             f"--cache-latents computes latents once, but {trained[0]} is trained. Expected a frozen encoder: --freeze "
             "encoder."
         )
-    output = model.output
-    if model.pools_elements or (
-        isinstance(output, PerceiverDecoder) and (output.reads or output.tied)
-    ):
+    if not model.decodes_latents_alone:
         raise ValueError(
             "--cache-latents needs outputs of the latents alone, but those of this model also depend on the input "
             "elements. Leave --cache-latents out."
