@@ -10,7 +10,9 @@ import torch
 from scipy.sparse import csr_matrix
 
 from perceivers.baselines.problems import ClassProblem, LabelsProblem, NumberProblem
+from perceivers.baselines.reading import RowReader
 from perceivers.inputs.hashed_units import HashedUnitsConfig
+from perceivers.inputs.table import TableInput, TableInputConfig
 from perceivers.inputs.text import HashedTextInput, HashedTextInputConfig
 from perceivers.models.perceiver import build
 from perceivers.recipes.resolve import resolve
@@ -51,10 +53,43 @@ def test_vectors_hold_the_weights_of_a_linear_model_of_units(outputs):
     ids, real = batch_of(TEXTS)
     weights = torch.randn(64 + 64 + 32, outputs)
     projection, constant = adapter.write_vectors(weights)
-    expected = adapter.unit_weights(ids, real) @ weights
+    expected = adapter.linear_features(ids, real) @ weights
     with torch.no_grad():
         found = mean_content(adapter, ids, real) @ projection.T - constant
     assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_vectors_hold_the_weights_of_a_linear_model_of_fields(outputs, pieces):
+    torch.manual_seed(0)
+    sizes = {"num_numbers": 3, "category_sizes": (2, 4)}
+    adapter = TableInput(TableInputConfig(**sizes, channels=8, pieces=pieces)).eval()
+    numbers = torch.randn(6, 3) * 2
+    rows = torch.cat([numbers, torch.tensor([[0, 3], [1, 0]]).repeat(3, 1)], dim=1)
+    mask = torch.ones(6, 5, dtype=torch.bool)
+    mask[1, 0] = mask[2, 4] = mask[3, 1:] = False
+    rows[2, 4] = float("nan")
+    weights = torch.randn(3 + 18 * pieces + 6 + 5, outputs)
+    projection, constant = adapter.write_vectors(weights)
+    for real in (None, mask):
+        given = rows.where(mask, 0.0) if real is None else rows
+        expected = adapter.linear_features(given, real) @ weights
+        with torch.no_grad():
+            content = adapter(given, real).content
+            shown = torch.ones_like(content[..., 0]) if real is None else real
+            mean = (content * shown[..., None]).sum(dim=1) / shown.sum(dim=1, keepdim=True)
+            assert relative_error(mean @ projection.T - constant, expected) < 1e-5
+
+
+def test_fields_of_categories_alone_have_a_linear_model():
+    adapter = TableInput(TableInputConfig(num_numbers=0, category_sizes=(3,), channels=8))
+    weights = torch.randn(3 + 1, 2)
+    projection, _ = adapter.write_vectors(weights)
+    rows = torch.tensor([[0.0], [2.0]])
+    with torch.no_grad():
+        found = adapter(rows).content[:, 0] @ projection.T
+    assert relative_error(found, weights[[0, 2]] + weights[3]) < 1e-5
 
 
 def test_more_outputs_than_channels_keep_the_principal_components():
@@ -168,6 +203,41 @@ def test_the_first_outputs_are_those_of_the_linear_model(tmp_path, target, kind,
     else:
         assert (outputs[:, 1] > 0).tolist() == [False, True, False, True]
         assert (outputs[:, 0] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["class", "number"])
+def test_a_table_starts_from_a_linear_model_of_its_fields(kind):
+    rng = np.random.default_rng(0)
+    x, color = rng.normal(size=(2, 150)), rng.choice(["red", "blue"], size=150)
+    value = x[0] - np.abs(x[1]) + 2.0 * (color == "red")
+    y = value.tolist() if kind == "number" else ["low" if one < 0 else "high" for one in value]
+    table = {"a": x[0].tolist(), "b": x[1].tolist(), "color": color.tolist(), "y": y}
+    changes = {"target": "number"} if kind == "number" else {}
+    run = resolve(table, overrides={"label": "y", **changes})
+    model, sentence, changed = started(run)
+    regression = "ridge" if kind == "number" else "logistic"
+    assert f"starts from a {regression} regression on the fields of" in sentence
+    assert {name.split(".")[0] for name in changed} == {"inputs", "output"}
+    batch, _ = next(RowReader(run, {}).batches(["train"]))
+    with torch.no_grad():
+        outputs = model(batch.inputs, batch.masks)
+    if kind == "number":
+        expected = build_task(run.recipe.task).standardized(batch.targets)
+        # The absolute value bends at 0, which is the end of a range.
+        assert torch.corrcoef(torch.cat([outputs, expected], dim=1).T)[0, 1] > 0.97
+    else:
+        assert (outputs.argmax(dim=1) == batch.targets).float().mean() > 0.9
+
+
+def test_the_regularization_is_chosen_on_folds():
+    rng = np.random.default_rng(0)
+    features, draws = rng.normal(size=(200, 30)), rng.random(200)
+    found = []
+    for signal in (0.0, 5.0):
+        chances = 1 / (1 + np.exp(-signal * features[:, 0]))
+        targets = torch.from_numpy((draws < chances).astype(int))
+        found.append(linear_start._best_strength(classes(("a", "b")), features, targets))
+    assert found == [0.01, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,12 @@ from perceivers.recipes.rules.table import choose
 
 
 class Facts(ModalityFacts):
-    def __init__(self, data):
-        vars(self).update(name="table", data=data)
+    def __init__(self, data, *, is_alone=True, streams=()):
+        source = SimpleNamespace(streams=streams, target_kind=data.target_kind)
+        vars(self).update(name="table", data=data, is_alone=is_alone, source=source)
 
 
-def chosen(rows, overrides=None, target="class"):
+def chosen(rows, overrides=None, target="class", **facts):
     data = DataFacts(
         num_rows=rows,
         target_kind=target,
@@ -30,7 +33,7 @@ def chosen(rows, overrides=None, target="class"):
         preprocess=TablePreprocessConfig(),
         augment=TableAugmentConfig(noise=0.05, drop=0.1),
     )
-    return choose(before, Facts(data))
+    return choose(before, Facts(data, **facts))
 
 
 def test_few_rows_get_a_small_encoder_beside_a_direct_path():
@@ -47,6 +50,30 @@ def test_many_rows_keep_the_encoder_of_the_size():
     assert choice.fields["output.element_pools"] == ("mean",)
 
 
+def test_classes_start_from_a_linear_model_that_changes_slowly():
+    fields = chosen(300).fields
+    assert fields["training.linear_start"]
+    assert not fields["output.standardize_pools"]
+    assert fields["training.lr_scale"] == {"inputs": 0.1, "output.element_pools": 0.1}
+    assert fields["output.latent_dropout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"target": "several"},
+        {"is_alone": False},
+        {"streams": ("train",)},
+        {"overrides": {"linear_start": False}},
+    ],
+)
+def test_without_a_linear_start_the_pools_are_standardized_and_learn_as_fast(facts):
+    fields = chosen(300, **facts).fields
+    assert fields.keys().isdisjoint({"training.linear_start", "training.lr_scale"})
+    assert "output.standardize_pools" not in fields
+    assert fields["output.latent_dropout"] == 0.5
+
+
 @pytest.mark.parametrize(("noise", "drop"), [(0.3, 0.0), (3.0, 0.1)])
 def test_fields_are_hidden_unless_a_number_follows_clearly_from_them(noise, drop):
     rng = np.random.default_rng(0)
@@ -56,6 +83,7 @@ def test_fields_are_hidden_unless_a_number_follows_clearly_from_them(noise, drop
     columns = {"label": "price", "target": "number"}
     run = resolve({name: list(values) for name, values in table.items()}, overrides=columns)
     assert run.recipe.augment["table"].drop == drop
+    assert run.recipe.output.latent_dropout == 5 * drop
     assert chosen(300).augment.drop == 0.1
 
 

@@ -76,6 +76,10 @@ class Problem(ABC):
         weights = np.reshape(estimator.coef_, (self.num_outputs, width)).T
         return weights, np.reshape(estimator.intercept_, self.num_outputs)
 
+    def loss(self, outputs: Array, targets: Tensor) -> float:
+        """Return the mean loss of the task."""
+        return float(self.task.loss(torch.from_numpy(outputs.astype(np.float32)), targets))
+
     def score(self, outputs: Array, targets: Tensor) -> float:
         """Return the main metric of the task."""
         meter = self.task.meter()

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.functional import embedding_bag, pad
 
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.principal import principal_components
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 
@@ -252,11 +253,9 @@ class HashedUnits(nn.Module):
         parts = weights.split([len(table) for table in self.tables.values()])
         channel = 0
         for table, part in zip(self.tables.values(), parts, strict=True):
-            # The eigenvectors of K x K numbers: the number of rows is large.
-            values, vectors = torch.linalg.eigh(part.double().T @ part.double())
-            vectors = vectors[:, values > 1e-9 * values.max()].flip(1)[:, : table.shape[1]].float()
-            table[:, : vectors.shape[1]] = part @ vectors
-            projection[:, channel : channel + vectors.shape[1]] = vectors
+            coordinates, axes = principal_components(part, table.shape[1])
+            table[:, : axes.shape[1]] = coordinates
+            projection[:, channel : channel + axes.shape[1]] = axes
             channel += table.shape[1]
         return projection
 

@@ -1,5 +1,6 @@
 """Rows of numbers and categories as input elements: one for each field."""
 
+import math
 from itertools import accumulate
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import nn
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
 from perceivers.nn.init import truncated_normal_
+from perceivers.nn.principal import principal_components
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 
@@ -102,18 +104,63 @@ class TableInput(nn.Module):
             )  # what is missing may be anything, and must still be an index
         numbers = x[:, : self.num_numbers, None] * self.weight + self.bias
         if self.pieces is not None:
-            knots = torch.tensor(_KNOTS, dtype=x.dtype, device=x.device)
-            inside = (x[:, : self.num_numbers, None] - knots[:-1]) / (knots[1:] - knots[:-1])
-            inside = inside.clamp(0, 1)
-            numbers = numbers + torch.einsum("bfk,fkc->bfc", inside.to(numbers.dtype), self.pieces)
+            inside = _inside(x[:, : self.num_numbers]).to(numbers.dtype)
+            numbers = numbers + torch.einsum("bfk,fkc->bfc", inside, self.pieces)
         places = x[:, self.num_numbers :].round().to(torch.int64)
         places = places + self.get_buffer("starts").to(x.device)
         content = torch.cat([numbers, self.categories[places]], dim=1) + self.fields
         return Elements(content, mask=mask)
 
+    def linear_features(
+        self, x: Float[Tensor, "B F"], mask: Bool[Tensor, "B Fm"] | None
+    ) -> Float[Tensor, "B R"]:
+        """Return the weight of each vector in the mean content of a row: numbers, ranges, categories, fields."""
+        real = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.expand(x.shape)
+        x = x.masked_fill(~real, 0.0)
+        given = real.to(x.dtype)
+        parts = [x[:, : self.num_numbers]]
+        if self.pieces is not None:
+            inside = _inside(x[:, : self.num_numbers]) * given[:, : self.num_numbers, None]
+            parts.append(inside.flatten(1))
+        places = x[:, self.num_numbers :].round().to(torch.int64) + self.get_buffer("starts")
+        categories = x.new_zeros(len(x), len(self.categories))
+        parts += [categories.scatter_(1, places, given[:, self.num_numbers :]), given]
+        return torch.cat(parts, dim=1) / given.sum(dim=1, keepdim=True).clamp(min=1)
+
+    @torch.no_grad()
+    def write_vectors(
+        self, weights: Float[Tensor, "R K"]
+    ) -> tuple[Float[Tensor, "K C"], Float[Tensor, " K"]]:
+        """Write the weights of a linear model of `linear_features` into the first channels of all vectors.
+
+        Outputs beyond half of the channels are approximated by their principal components.
+
+        Returns:
+            The projection of the mean content that gives the outputs of the linear model, and zero, the constant to
+            subtract.
+        """
+        coordinates, axes = principal_components(weights, max(self.channels // 2, 1))
+        count = axes.shape[1]
+        gain = (coordinates.square().mean().sqrt() / self.config.init_scale).clamp(min=1e-6)
+        pieces = [] if self.pieces is None else [self.pieces]
+        vectors = [self.weight, *pieces, self.categories, self.fields]
+        rows = [math.prod(one.shape[:-1]) for one in vectors]
+        for one, part in zip(vectors, (coordinates / gain).split(rows), strict=True):
+            one[..., :count] = part.reshape(*one.shape[:-1], count)
+        self.bias[:, :count] = 0.0
+        projection = weights.new_zeros(weights.shape[1], self.channels)
+        projection[:, :count] = axes * gain
+        return projection, weights.new_zeros(weights.shape[1])
+
     def example(self, batch_size: int) -> Float[Tensor, "B F"]:
         """Return rows of the configured size, all zeros: mean numbers and first categories."""
         return torch.zeros(batch_size, self.num_elements)
+
+
+def _inside(numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B N P"]:
+    """Return how far each number lies in each range, from 0 below to 1 beyond it."""
+    knots = torch.tensor(_KNOTS, dtype=numbers.dtype, device=numbers.device)
+    return ((numbers[..., None] - knots[:-1]) / (knots[1:] - knots[:-1])).clamp(0, 1)
 
 
 def _vectors(count: int, config: TableInputConfig) -> nn.Parameter:

@@ -351,7 +351,7 @@ class HashedTextInput(_TextInput):
             mask = self._thinned(content, mask)
         return Elements(content, positions, mask=mask)
 
-    def unit_weights(
+    def linear_features(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None
     ) -> Float[Tensor, "B R"]:
         """Return the weight of each vector of a unit in the mean content of a text, a sparse tensor."""

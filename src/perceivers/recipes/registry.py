@@ -100,7 +100,7 @@ class TrainingConfig:
         logger: Loggers besides `metrics.jsonl` and TensorBoard.
         progress: Show the progress bar.
         linear_start: Start from a linear model of the training rows where the head averages elements that are sums of
-            vectors of units, as those of hashed texts are (at most half a minute).
+            learned vectors, as those of hashed texts and of tables are (at most half a minute).
         baseline: Fit a simple model of scikit-learn to the same rows after training, for comparison (at most 60 s).
     """
 

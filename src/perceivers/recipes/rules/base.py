@@ -21,6 +21,9 @@ from perceivers.recipes.rules.length import length_sentence, with_length
 # Rows of a stream on which sizes and statistics are measured.
 _STREAM_ROWS = 256
 
+# Kinds of targets that linear models learn.
+_LINEAR_TARGETS = {"class", "labels", "number"}
+
 Topic = Literal["Input", "Augmentation", "Model", "Training", "Validation"]
 """Subjects of choices; `fit` prints one line for each."""
 
@@ -83,6 +86,16 @@ class ModalityFacts:
     train: MapStyleSplit
     preprocess: Any
     is_alone: bool
+
+    @property
+    def starts_linear(self) -> bool:
+        """Whether a head that averages this modality's elements can start from a linear model of the training rows."""
+        return (
+            self.is_alone
+            and not self.source.streams
+            and self.data.target_kind in _LINEAR_TARGETS
+            and self.data.is_open("training.linear_start")
+        )
 
     @cached_property
     def measured(self) -> Any:

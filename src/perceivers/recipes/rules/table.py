@@ -20,6 +20,9 @@ _FEWEST_ROWS, _BATCH = 500, 32
 # number follows clearly from its fields.
 _SAMPLED, _FEWEST_SAMPLED, _CLEAR = 400, 24, 0.65
 
+# Factor of the learning rate of what starts from a linear model.
+_LINEAR_RATE = 0.1
+
 
 def choose(choice: Choice, facts: ModalityFacts) -> Choice:
     """Return the choices for tables."""
@@ -29,14 +32,22 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         return choice
     few = rows < FEW_ROWS
     augment = choice.augment
-    if augment is not None and _explained(facts) >= _CLEAR:
+    is_clear = facts.data.target_kind != "number" or _explained(facts) >= _CLEAR
+    if augment is not None and facts.data.target_kind == "number" and is_clear:
         # The number is a sum of what its fields state: hidden fields and noise would shrink it.
         augment = replace(augment, noise=0.0, drop=0.0)
     fields: dict[str, Any] = {"output.element_pools": ("mean",), "training.ema": 0.99}
+    is_linear = facts.starts_linear
+    if is_linear:
+        fields |= {
+            "output.standardize_pools": False,
+            "training.linear_start": True,
+            "training.lr_scale": dict.fromkeys(("inputs", "output.element_pools"), _LINEAR_RATE),
+        }
     if few:
         fields |= {
             "training.batch_size": _BATCH,
-            "output.latent_dropout": 0.5,
+            "output.latent_dropout": 0.0 if is_linear and is_clear else 0.5,
             "encoder.num_latents": 8,
             "encoder.latent_channels": 32,
             "encoder.num_cross_attends": 1,
@@ -48,9 +59,10 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
             "encoder.cross_attend_v_channels": 32,
             "optim.weight_decay": 2.0 if rows < _FEWEST_ROWS else 0.5,
         }
-    reasons = {"Model": "a direct path from the columns to the head"}
+    path = "a linear model of the columns" if is_linear else "a direct path from the columns"
+    reasons = {"Model": f"an encoder beside {path}"}
     if few:
-        reasons["Model"] = f"a small encoder beside a direct path, for {counted(rows, 'row')}"
+        reasons["Model"] = f"a small encoder beside {path}, for {counted(rows, 'row')}"
     return replace(
         choice,
         input=replace(part, pieces=True, init_scale=0.3),

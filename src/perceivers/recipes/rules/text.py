@@ -57,7 +57,6 @@ _BATCHES = {64: 4_096, 32: 1_024, 16: 0}
 
 # Peak learning rates, without and with the start from a linear model of few rows, which a high rate forgets.
 _RATE, _LINEAR_RATE = 2e-3, 5e-4
-_LINEAR_TARGETS = {"class", "labels", "number"}
 
 # Factor of the samples of a run without a limit: the table of words is learned in a few epochs.
 _LENGTH = 0.2
@@ -164,7 +163,7 @@ def _with_tables(units: HashedUnitsConfig, measured: _Measured, length: int) -> 
 def _fields(facts: ModalityFacts, *, few: bool) -> Mapping[str, Any]:
     """Return fields of the recipe for texts alone."""
     encoder = _SMALL_ENCODER if few else {}
-    is_linear = few and not facts.source.streams and facts.data.target_kind in _LINEAR_TARGETS
+    is_linear = few and facts.starts_linear
     latent_dropout = _LATENT_DROPOUT if few else 0.0
     return {
         "optim.lr": _LINEAR_RATE if is_linear else _RATE,
