@@ -1,4 +1,4 @@
-"""`perceivers convert`: convert DeepMind's weights from Hugging Face to a run folder."""
+"""`perceivers convert`: convert DeepMind's published weights to a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,18 @@ from perceivers.cli.terminal import echo
 _EXAMPLES = """
   perceivers convert deepmind/vision-perceiver-fourier --out runs/imagenet
   perceivers convert my_model/ --out runs/mine
+  perceivers convert optical_flow_checkpoint.pystate --out runs/flow
   perceivers predict runs/imagenet cat.jpg
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Convert one of the six Perceiver models of Hugging Face to a run folder for all other commands.
+    """Convert one of the six Perceiver models of Hugging Face or DeepMind to a run folder for all other commands.
 
     Attributes:
-        source: A folder written by `save_pretrained`, or the id of a model on the hub.
+        source: A folder written by `save_pretrained`, the id of a model on the hub, or a checkpoint of DeepMind's
+            release (`.pystate`; `.pickle` of the language model).
         out: The run folder, new or empty.
     """
 

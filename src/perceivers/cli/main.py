@@ -29,7 +29,7 @@ COMMANDS = {
     "serve": "Serve a run over HTTP: a page, predictions and explanations as JSON.",
     "make-flow-data": "Write synthetic frame pairs with their optical flow.",
     "shard": "Write data as Parquet shards, to copy or to stream.",
-    "convert": "Convert DeepMind's published weights from Hugging Face to a run.",
+    "convert": "Convert published weights of Hugging Face or DeepMind to a run.",
     "export": "Export a run to ONNX, torch.export, safetensors or transformers.",
     "push": "Push a run to the Hugging Face hub, with a model card.",
     "info": "Print parameters, operations and memory of a recipe or a run.",

@@ -1,6 +1,6 @@
-"""Conversion of Hugging Face's Perceiver models, with DeepMind's published weights, to run folders and back.
+"""Conversion of Hugging Face's Perceiver models and DeepMind's checkpoints to run folders and back.
 
-No code from a file is run: weights are safetensors, or a pickle of nothing but tensors.
+No code from a file is run: weights are safetensors, or a pickle of nothing but tensors or arrays.
 """
 
 import json
@@ -29,7 +29,9 @@ from perceivers.hub.checkpoint import (
     read_weights,
     save,
 )
+from perceivers.hub.haiku import from_haiku, haiku_config
 from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
+from perceivers.hub.pystate import is_pystate, read_pystate
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
 from perceivers.tasks.autoencode import AutoencodeConfig
@@ -72,7 +74,12 @@ class Converted:
 
 
 def convert(source: str | Path, out: str | Path) -> Converted:
-    """Write a model as a new run folder: a folder of `save_pretrained` with a Perceiver, or its id on the hub.
+    """Write a published model as a new run folder.
+
+    Args:
+        source: A folder of `save_pretrained` with a Perceiver, its id on the hub, or a checkpoint of DeepMind's release
+            (`.pystate`, or `.pickle` of the language model).
+        out: The run folder, new or empty.
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
@@ -81,8 +88,11 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty. Give a new folder for the converted model (--out).")
-    folder = find_folder(source, "the folder that `save_pretrained` has written", _FILES)
-    name, saved = _read_huggingface(folder)
+    if is_pystate(Path(source)):
+        name, saved = _read_haiku(Path(source))
+    else:
+        expected = "the folder that `save_pretrained` has written, or a checkpoint of DeepMind's (.pystate)"
+        name, saved = _read_huggingface(find_folder(source, expected, _FILES))
     config = saved.config
     save(out, saved.model, preprocess=config.preprocess, task=config.task, columns=config.columns)
     count = sum(parameter.numel() for parameter in saved.model.parameters())
@@ -92,15 +102,18 @@ def convert(source: str | Path, out: str | Path) -> Converted:
 
 
 def load_any(source: str | Path) -> Saved:
-    """Return a saved model: of a run, or a Perceiver of Hugging Face's, converted in memory.
+    """Return a saved model: of a run, or a published one, converted in memory.
 
     Args:
-        source: A run folder, a folder of `save_pretrained`, or the id of either on the hub.
+        source: A run folder, a folder of `save_pretrained` with a Perceiver, the id of either on the hub, or a
+            checkpoint of DeepMind's release (`.pystate`).
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
         ValueError: If it is another model, or files do not fit each other.
     """
+    if is_pystate(Path(source)):
+        return _read_haiku(Path(source))[1]
     expected = f"a run folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or the folder that `save_pretrained` has written"
     folder = find_folder(source, expected, _FILES)
     if not (folder / CONFIG_FILE).is_file():
@@ -113,15 +126,26 @@ def load_any(source: str | Path) -> Saved:
 def _read_huggingface(folder: Path) -> tuple[str, Saved]:
     """Return the name of Hugging Face's model in a folder, and the same model as ours, in evaluation mode."""
     theirs = _read_json(folder / _THEIR_CONFIG)
+    return _converted(theirs, config_from(theirs), _read_all(folder), folder)
+
+
+def _read_haiku(path: Path) -> tuple[str, Saved]:
+    """Return the name of Hugging Face's model with the shape of a checkpoint of DeepMind's, and the same as ours."""
+    theirs, weights = from_haiku(read_pystate(path), path)
+    return _converted(theirs, haiku_config(theirs), weights, path)
+
+
+def _converted(
+    theirs: Mapping[str, Any], config: PerceiverConfig, weights: Mapping[str, Tensor], place: Path
+) -> tuple[str, Saved]:
+    """Return the name of a model of Hugging Face's, and the same model with our configuration, in evaluation mode."""
     name = architecture_of(theirs)
-    config = config_from(theirs)
-    weights = from_huggingface(_read_all(folder), name, config)
-    model = build_with_weights(config, weights, folder)
-    preprocess, task = _how_to_use(config, theirs, folder)
+    model = build_with_weights(config, from_huggingface(weights, name, config), place)
+    preprocess, task = _how_to_use(config, theirs, place)
     saved = SavedConfig(
         model=config, preprocess=preprocess, task=task, columns=_columns(preprocess)
     )
-    return name, Saved(model=model.eval(), config=saved, folder=folder)
+    return name, Saved(model=model.eval(), config=saved, folder=place)
 
 
 def export_huggingface(run: str | Path, out: str | Path) -> str:
