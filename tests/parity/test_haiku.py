@@ -19,8 +19,9 @@ import torch
 
 from perceivers.cli.main import main
 from perceivers.hub.checkpoint import load
-from perceivers.hub.convert import convert, load_any
+from perceivers.hub.convert import load_any
 from perceivers.hub.pystate import read_pystate
+from perceivers.recipes.convert import convert
 from support.cli import run_command
 from support.runs import make_image_folder
 

@@ -13,7 +13,8 @@ from perceivers.data.modalities.image.modality import ImagePreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.evaluation.predict import load_predictor
 from perceivers.hub.checkpoint import load
-from perceivers.hub.convert import convert, export_huggingface
+from perceivers.hub.convert import export_huggingface
+from perceivers.recipes.convert import convert
 from perceivers.tasks.masked import MaskedBytesConfig
 from support import flow_data, modality_data
 from support.files import write_video
@@ -269,7 +270,7 @@ def test_the_model_of_flow_becomes_a_run_that_tells_where_pixels_go(tmp_path, ca
     assert main(args) == 0
     assert "mean motion" in capsys.readouterr().out
     predictor = load_predictor(run, device="cpu")
-    assert predictor.preprocess["frames"].size == (8, 12)
+    assert predictor.preprocess["frame_pair"].size == (8, 12)
     (told,) = predictor.predict(tmp_path / "pairs")
     assert told.flow.shape == (12, 20, 2)
     assert main(["evaluate", str(run), str(tmp_path / "pairs")]) == 0

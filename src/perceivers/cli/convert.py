@@ -35,7 +35,7 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="convert", examples=_EXAMPLES)
-    from perceivers.hub.convert import convert
+    from perceivers.recipes.convert import convert
 
     found = convert(options.source, options.out)
     echo(f"{found.architecture}: {found.num_parameters:,} parameters, now in {options.out}.")

@@ -27,7 +27,6 @@ from perceivers.hub.checkpoint import (
     find_folder,
     load,
     read_weights,
-    save,
 )
 from perceivers.hub.haiku import from_haiku, haiku_config
 from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
@@ -48,7 +47,7 @@ _FILES = ("*.json", "*.safetensors", "*.bin")
 
 # Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
 _PAIR_COLUMNS = {
-    "frames": InputColumn("first", "frame_pair", ("first", "second"), ("image", "image")),
+    "frame_pair": InputColumn("first", "frame_pair", ("first", "second"), ("image", "image")),
     "flow": InputColumn("flow", "flow"),
 }
 # Of the videos and their audio in DeepMind's notebook.
@@ -56,49 +55,6 @@ _THEIR_FRAME_RATE, _THEIR_SAMPLE_RATE = 25.0, 48_000
 
 # Defaults of Hugging Face's image processor.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Converted:
-    """A converted model.
-
-    Attributes:
-        architecture: The name of the model at Hugging Face.
-        num_parameters: Its weights.
-        predicts: Whether `perceivers predict` can read files with it.
-    """
-
-    architecture: str
-    num_parameters: int
-    predicts: bool
-
-
-def convert(source: str | Path, out: str | Path) -> Converted:
-    """Write a published model as a new run folder.
-
-    Args:
-        source: A folder of `save_pretrained` with a Perceiver, its id on the hub, or a checkpoint of DeepMind's release
-            (`.pystate`, or `.pickle` of the language model).
-        out: The run folder, new or empty.
-
-    Raises:
-        OSError: If there is no such folder, or a file is missing or damaged.
-        ValueError: If it is another model, a weight is missing or too much, or `out` holds something.
-    """
-    out = Path(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty. Give a new folder for the converted model (--out).")
-    if is_pystate(Path(source)):
-        name, saved = _read_haiku(Path(source))
-    else:
-        expected = "the folder that `save_pretrained` has written, or a checkpoint of DeepMind's (.pystate)"
-        name, saved = _read_huggingface(find_folder(source, expected, _FILES))
-    config = saved.config
-    save(out, saved.model, preprocess=config.preprocess, task=config.task, columns=config.columns)
-    count = sum(parameter.numel() for parameter in saved.model.parameters())
-    return Converted(
-        architecture=name, num_parameters=count, predicts=saved.config.task is not None
-    )
 
 
 def load_any(source: str | Path) -> Saved:
@@ -113,26 +69,37 @@ def load_any(source: str | Path) -> Saved:
         ValueError: If it is another model, or files do not fit each other.
     """
     if is_pystate(Path(source)):
-        return _read_haiku(Path(source))[1]
+        return read_published(source)[1]
     expected = f"a run folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or the folder that `save_pretrained` has written"
     folder = find_folder(source, expected, _FILES)
     if not (folder / CONFIG_FILE).is_file():
         raise OSError(f"{folder} has no {CONFIG_FILE}. Expected {expected}.")
     if "architectures" in _read_json(folder / CONFIG_FILE):
-        return _read_huggingface(folder)[1]
+        return read_published(folder)[1]
     return load(folder)
 
 
-def _read_huggingface(folder: Path) -> tuple[str, Saved]:
-    """Return the name of Hugging Face's model in a folder, and the same model as ours, in evaluation mode."""
+def read_published(source: str | Path) -> tuple[str, Saved]:
+    """Return the name of a published model at Hugging Face, and the same model as ours, in evaluation mode.
+
+    Args:
+        source: A folder of `save_pretrained` with a Perceiver, its id on the hub, or a checkpoint of DeepMind's release
+            (`.pystate`, or `.pickle` of the language model).
+
+    Raises:
+        OSError: If there is no such folder, or a file is missing or damaged.
+        ValueError: If it is another model, or a weight is missing or too much.
+    """
+    path = Path(source)
+    if is_pystate(path):
+        theirs, weights = from_haiku(read_pystate(path), path)
+        return _converted(theirs, haiku_config(theirs), weights, path)
+    expected = (
+        "the folder that `save_pretrained` has written, or a checkpoint of DeepMind's (.pystate)"
+    )
+    folder = find_folder(source, expected, _FILES)
     theirs = _read_json(folder / _THEIR_CONFIG)
     return _converted(theirs, config_from(theirs), _read_all(folder), folder)
-
-
-def _read_haiku(path: Path) -> tuple[str, Saved]:
-    """Return the name of Hugging Face's model with the shape of a checkpoint of DeepMind's, and the same as ours."""
-    theirs, weights = from_haiku(read_pystate(path), path)
-    return _converted(theirs, haiku_config(theirs), weights, path)
 
 
 def _converted(
@@ -201,13 +168,13 @@ def _how_to_use(
             texts = TextPreprocessConfig(max_length=length)
             return {"text": texts}, ClassificationConfig(label_names=_labels(theirs))
         return {"text": TextPreprocessConfig(max_length=length, marks=True)}, MaskedBytesConfig()
-    if "frames" in config.inputs:
-        size = getattr(config.inputs["frames"], "size", None)
+    if "frame_pair" in config.inputs:
+        size = getattr(config.inputs["frame_pair"], "size", None)
         preprocess = {
-            "frames": FramePairPreprocessConfig(size=size),
+            "frame_pair": FramePairPreprocessConfig(size=size),
             "flow": FlowPreprocessConfig(size=size),
         }
-        return preprocess, FlowConfig(modality="frames", tiles="fixed")
+        return preprocess, FlowConfig(tiles="fixed")
     if "video" in config.inputs:
         return _autoencoding(config, _labels(theirs))
     return {}, None
@@ -422,7 +389,7 @@ def _text_classifier() -> list[Row]:
 
 def _optical_flow() -> list[Row]:
     return [
-        *_linear(f"{_PRE}.conv_after_patches", "inputs.frames.project"),
+        *_linear(f"{_PRE}.conv_after_patches", "inputs.frame_pair.project"),
         *_layer(f"{_DEC}.decoding_cross_attention", "output.cross_attend", is_cross=True),
         *_linear(f"{_DEC}.final_layer", "output.heads.flow.to_logits"),
     ]

@@ -183,9 +183,9 @@ def _optical_flow(config: Mapping[str, Any]) -> PerceiverConfig:
     height, width = config["train_size"]
     head = LinearHeadConfig(num_outputs=2, init="zeros", scale=0.01)
     frames = FramePairInputConfig(size=(height, width), positions=_fourier(64, height, width))
-    flow = OutputConfig(queries=InputQueriesConfig(modality="frames"), head=head)
+    flow = OutputConfig(queries=InputQueriesConfig(modality="frame_pair"), head=head)
     return PerceiverConfig(
-        inputs={"frames": frames},
+        inputs={"frame_pair": frames},
         encoder=_encoder(config),
         output=DecoderConfig(outputs={"flow": flow}, gelu=_GELUS[config["hidden_act"]]),
     )

@@ -122,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _stand_ins() -> dict[tuple[str, str], Any]:
-    """Return what replaces each allowed name. New for each file, since a pickle can set attributes of classes."""
+    """Return the replacement of each allowed name, new for each file: a pickle can set attributes of classes."""
 
     class NumberType:
         """Stand-in for `numpy.dtype`."""

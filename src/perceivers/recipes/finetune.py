@@ -9,6 +9,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.registry import find_defaults
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import Saved
+from perceivers.inputs.registry import joins_columns
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
@@ -22,6 +23,35 @@ _RATE, _HIGHEST_RATE = 0.06, 5e-4
 _SAMPLES, _FEWEST, _MOST = 30_000, 3, 30
 
 _BATCHES = {32: 1_024, 16: 0}  # batch sizes, with the fewest rows of each
+
+
+def recipe_of(saved: Saved) -> Recipe:
+    """Return the recipe of a trained model: its architecture, preprocessing and task, with settings for fine-tuning.
+
+    The number of epochs is open; it follows from the number of training rows.
+
+    Args:
+        saved: The trained model.
+    """
+    model, preprocess = saved.config.model, saved.config.preprocess
+    task = _task(saved) if saved.config.task is None else saved.config.task
+    has_labels = task.requires_labels or any(p.kind == "label" for p in model.inputs.values())
+    width = getattr(model.encoder, "latent_channels", 512)
+    return Recipe(
+        name=NAME,
+        inputs=dict(model.inputs),
+        encoder=model.encoder,
+        output=model.output,
+        task=task,
+        preprocess={
+            name: _open_size(part, model.inputs.get(name)) for name, part in preprocess.items()
+        },
+        fusion=model.fusion,
+        data=DataConfig() if has_labels else DataConfig(target="nothing"),
+        augment=_augment({name: part for name, part in preprocess.items() if name in model.inputs}),
+        optim=own_optim(min(float(f"{_RATE / width:.1g}"), _HIGHEST_RATE)),
+        training=TrainingConfig(batch_size=max(_BATCHES), permute=model.permute),
+    )
 
 
 def finetuning_recipe(
@@ -41,39 +71,44 @@ def finetuning_recipe(
         ValueError: If the model reads none of the modalities of the data, or there is a modality it does not read.
     """
     config = saved.config
-    names = _names(saved, source)
-    source = replace(source, inputs={names[name]: part for name, part in source.inputs.items()})
+    reads = _text_of_columns(saved, source)
+    if reads is None:
+        names = _names(saved, source)
+        source = replace(source, inputs={names[name]: part for name, part in source.inputs.items()})
     has_labels = bool(source.label_names)
     keeps_task = config.task is not None and not config.task.requires_labels and not has_labels
     task = config.task if keeps_task and config.task is not None else _task(saved)
     inputs = {
         name: part
         for name, part in config.model.inputs.items()
-        if name in source.inputs or part.kind == "label"
+        if name in source.inputs or name == reads or part.kind == "label"
     }
     wanted = [*inputs, *task.target_modalities]
-    preprocess = {name: part for name, part in config.preprocess.items() if name in wanted}
+    base = recipe_of(saved)
     batch = next(size for size, fewest in _BATCHES.items() if (num_rows or 1_000_000) >= fewest)
-    width = getattr(config.model.encoder, "latent_channels", 512)
-    recipe = Recipe(
-        name=NAME,
+    epochs = min(max(_SAMPLES // (num_rows or _SAMPLES), _FEWEST), _MOST)
+    recipe = replace(
+        base,
         inputs=inputs,
-        encoder=config.model.encoder,
-        output=config.model.output if keeps_task else config.model.output.for_labels(),
+        output=base.output if keeps_task else base.output.for_labels(),
         task=task,
-        preprocess={name: _open_size(part, inputs.get(name)) for name, part in preprocess.items()},
+        preprocess={name: part for name, part in base.preprocess.items() if name in wanted},
         fusion=_fusion(saved, inputs),
         data=DataConfig() if has_labels else DataConfig(target="nothing"),
-        augment=_augment({name: part for name, part in preprocess.items() if name in inputs}),
-        optim=own_optim(min(float(f"{_RATE / width:.1g}"), _HIGHEST_RATE)),
-        training=TrainingConfig(
-            batch_size=batch,
-            max_epochs=min(max(_SAMPLES // (num_rows or _SAMPLES), _FEWEST), _MOST),
-            permute=config.model.permute,
-        ),
+        augment={name: part for name, part in base.augment.items() if name in inputs},
+        training=replace(base.training, batch_size=batch, max_epochs=epochs),
         preset="default",
     )
     return recipe, source
+
+
+def _text_of_columns(saved: Saved, source: DatasetBundle) -> str | None:
+    """Return the text input of a model that reads several text columns of the data as one, as of pairs of sentences."""
+    model = saved.config.model.inputs
+    texts = [name for name, part in model.items() if joins_columns(part.kind)]
+    kinds = [part.kind for part in source.inputs.values()]
+    is_joined = len(model) == len(texts) == 1 and len(kinds) > 1 and {*kinds} == {"text"}
+    return texts[0] if is_joined else None
 
 
 def _names(saved: Saved, source: DatasetBundle) -> dict[str, str]:
