@@ -1,7 +1,5 @@
 """Fine-tuning from Hugging Face's Perceivers: the first latents are those of the source, for other data and outputs."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -10,55 +8,9 @@ from perceivers.hub.convert import load_any
 from perceivers.models.perceiver import build
 from perceivers.recipes.resolve import resolve
 from perceivers.training.finetune import plan_warm_start
-from support.files import write_video
+from support.published import PUBLISHED, make_videos, save_published
 
-transformers = pytest.importorskip("transformers")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from transformers.models.perceiver import modeling_perceiver as hf
-
-SMALL = {
-    "num_latents": 6,
-    "d_latents": 32,
-    "num_blocks": 1,
-    "num_self_attends_per_block": 2,
-    "num_self_attention_heads": 4,
-    "num_cross_attention_heads": 1,
-}
-TEXT = SMALL | {"num_cross_attention_heads": 8, "qk_channels": 32, "v_channels": 32}
-SOURCES = {
-    "fourier": (hf.PerceiverForImageClassificationFourier, {"d_model": 261}),
-    "learned": (hf.PerceiverForImageClassificationLearned, {"d_model": 512, "image_size": 16}),
-    "conv": (hf.PerceiverForImageClassificationConvProcessing, {"d_model": 322}),
-    "language": (
-        hf.PerceiverForMaskedLM,
-        TEXT | {"d_model": 48, "max_position_embeddings": 64},
-    ),
-    "flow": (hf.PerceiverForOpticalFlow, {"d_model": 322, "train_size": [32, 40]}),
-    "multimodal": (
-        hf.PerceiverForMultimodalAutoencoding,
-        {
-            "d_model": 393,
-            "num_frames": 2,
-            "image_size": 4,
-            "output_shape": [1, 2, 16, 16],
-            "audio_samples_per_frame": 32,
-            "samples_per_patch": 8,
-            "num_labels": 5,
-        },
-    ),
-}
-
-
-def save(name, folder):
-    """Write a model with random weights as the hub has it."""
-    torch.manual_seed(0)
-    kind, changes = SOURCES[name]
-    model = kind(transformers.PerceiverConfig(**SMALL | {"num_labels": 10} | changes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.1 * torch.randn_like(parameter) + (parameter == 1))
-    model.save_pretrained(folder)
+pytest.importorskip("transformers")
 
 
 def rows(name, folder):
@@ -71,20 +23,6 @@ def rows(name, folder):
         return [{"text": f"a text {n} of words", "label": "ab"[n % 2]} for n in range(40)]
     pixels = generator.integers(0, 256, (40, 20, 24, 3), dtype=np.uint8)
     return [{"image": one, "label": "abc"[n % 3]} for n, one in enumerate(pixels)]
-
-
-def make_videos(folder):
-    """Write a folder of classes with videos that have an audio track."""
-    numbers = np.random.default_rng(0)
-    for label in ("clap", "wave"):
-        for number in range(4):
-            path = folder / label / f"{number}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frames = numbers.integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
-            tone = np.sin(np.arange(0.8 * 16_000) * (number + 1) / 20)
-            with path.open("wb") as file:
-                write_video(file, frames, rate=10, audio=tone, audio_rate=16_000)
-    return folder
 
 
 def examples(model):
@@ -103,9 +41,9 @@ def examples(model):
     return inputs, masks
 
 
-@pytest.mark.parametrize("name", list(SOURCES))
+@pytest.mark.parametrize("name", list(PUBLISHED))
 def test_first_latents_are_those_of_the_source(tmp_path, name):
-    save(name, tmp_path / "source")
+    save_published(name, tmp_path / "source")
     saved = load_any(tmp_path / "source")
     run = resolve(rows(name, tmp_path), pretrained=saved, overrides={"max_steps": 2})
     config = run.recipe.model_config()
@@ -129,7 +67,7 @@ def test_first_latents_are_those_of_the_source(tmp_path, name):
 
 
 def test_texts_without_labels_go_on_learning_masked_bytes(tmp_path):
-    save("language", tmp_path / "source")
+    save_published("language", tmp_path / "source")
     saved = load_any(tmp_path / "source")
     texts = {"text": [f"text {n} " * 9 for n in range(40)]}
     run = resolve(texts, pretrained=saved, overrides={"max_steps": 2})
@@ -139,7 +77,7 @@ def test_texts_without_labels_go_on_learning_masked_bytes(tmp_path):
 
 
 def test_another_size_of_images_resizes_learned_positions(tmp_path):
-    save("learned", tmp_path / "source")
+    save_published("learned", tmp_path / "source")
     saved = load_any(tmp_path / "source")
     overrides = {"max_steps": 2, "inputs.image.size": (12, 20)}
     run = resolve(rows("learned", tmp_path), pretrained=saved, overrides=overrides)
@@ -148,7 +86,46 @@ def test_another_size_of_images_resizes_learned_positions(tmp_path):
     assert run.preprocess["image"].size == (12, 20)
 
 
+def test_pairs_of_texts_are_joined_for_a_model_of_one_text(tmp_path):
+    save_published("language", tmp_path / "source")
+    texts = [(f"first text {n}", f"second one {n * n}", "ab"[n % 2]) for n in range(40)]
+    pairs = [dict(zip(("one", "two", "label"), row, strict=True)) for row in texts]
+    run = resolve(pairs, pretrained=load_any(tmp_path / "source"), overrides={"max_steps": 2})
+    assert run.data.inputs["text"].columns == ("one", "two")
+    assert "Read as one text with a mark between them: one, two." in run.data.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "others"),
+    [
+        ("language", "text.max_length", 100, ()),
+        ("learned", "image.size", (12, 20), ()),
+        ("flow", "frame_pair.size", (16, 24), ("flow",)),
+        ("multimodal", "video.size", (32, 32), ()),
+        ("multimodal", "video.num_frames", 4, ()),
+    ],
+)
+def test_one_flag_changes_a_size_everywhere(tmp_path, name, field, value, others):
+    save_published(name, tmp_path / "source")
+    saved, data = load_any(tmp_path / "source"), rows(name, tmp_path)
+    modality, key = field.split(".")
+    for section in ("inputs", "preprocess"):
+        overrides = {"max_steps": 2, f"{section}.{field}": value}
+        run = resolve(data, pretrained=saved, overrides=overrides)
+        assert getattr(run.recipe.inputs[modality], key) == value
+        for part in (modality, *others):
+            assert getattr(run.preprocess[part], key) == value
+
+
+def test_a_size_that_follows_from_the_preprocessing_cannot_be_set(tmp_path):
+    save_published("multimodal", tmp_path / "source")
+    saved, data = load_any(tmp_path / "source"), rows("multimodal", tmp_path)
+    overrides = {"max_steps": 2, "inputs.audio.num_samples": 128}
+    with pytest.raises(ValueError, match=r"preprocessing, 64, got 128. Change .*preprocess.audio"):
+        resolve(data, pretrained=saved, overrides=overrides)
+
+
 def test_data_that_the_source_does_not_read_are_an_error(tmp_path):
-    save("learned", tmp_path / "source")
+    save_published("learned", tmp_path / "source")
     with pytest.raises(ValueError, match=r"reads image, but the data hold text"):
         resolve(rows("language", tmp_path), pretrained=load_any(tmp_path / "source"))

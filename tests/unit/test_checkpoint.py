@@ -114,7 +114,7 @@ def test_a_model_missing_on_the_hub_says_so(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    message = r"no folder somebody/birds, and .* Hugging Face hub either: no route$"
+    message = r"no folder somebody/birds, and .* Hugging Face hub either: no route\. "
     with pytest.raises(OSError, match=message):
         checkpoint.load("somebody/birds")
 

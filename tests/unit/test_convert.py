@@ -255,7 +255,7 @@ def test_the_hub_is_asked_for_what_is_no_folder(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(
-        OSError, match=r"could not be loaded from the Hugging Face hub either: no network$"
+        OSError, match=r"could not be loaded from the Hugging Face hub either: no network\. "
     ):
         convert("deepmind/vision-perceiver-learned", tmp_path / "run 2")
 

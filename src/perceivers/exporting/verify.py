@@ -218,7 +218,9 @@ def transformers_outputs(
         frames = normal(1, 2, 3, height, width).tanh()
         around = torch.nn.functional.pad(frames, (1, 1, 1, 1)).unfold(3, 3, 1).unfold(4, 3, 1)
         patches = around.permute(0, 1, 5, 6, 2, 3, 4).reshape(1, 2, 27, height, width)
-        return [(theirs(inputs=patches).logits.flatten(1, 2), _tensor(ours({"frame_pair": frames})))]
+        return [
+            (theirs(inputs=patches).logits.flatten(1, 2), _tensor(ours({"frame_pair": frames})))
+        ]
     return _autoencoder_outputs(theirs, ours, normal)
 
 

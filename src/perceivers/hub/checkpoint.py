@@ -36,6 +36,7 @@ _FILE_SUFFIXES = (".json", ".safetensors", ".bin", ".ckpt", ".pt", ".yaml")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _MOST_MEMBERS = 1_000  # of an ensemble
+_POINTER, _LARGEST_POINTER = b"version https://git-lfs", 1_000  # of Git LFS, with its bytes
 FORMAT = 2  # of config.json and recipe.yaml; 1 is that of version 0.1
 # Kind of a modality by the kind of its preprocessing, where they differ.
 _AUDIO = {"wave": "audio", "mel": "audio", "pixels": "image", "class_map": "image"}
@@ -311,20 +312,30 @@ def find_folder(source: str | Path, expected: str, files: Sequence[str]) -> Path
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise OSError(f"{folder} is a file. Expected {expected}.")
+        hint = f" Give the folder that it is in: {folder.parent}." if _is_of_model(folder) else ""
+        raise OSError(f"{folder} is a file. Expected {expected}.{hint}")
     if ":" in name or not is_hub_id(name, suffixes=_FILE_SUFFIXES):
         raise OSError(
             f"{source} does not exist. Expected {expected}, or `user/name` of a model on the hub."
         )
     from huggingface_hub import snapshot_download
 
+    owned = name.rpartition("/")[2]
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # errors of the hub have no common base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise OSError(
-            f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"There is no folder {name}, and it could not be loaded from the Hugging Face hub either: {reason}. "
+            f"Without a connection to the hub, run `hf download {name} --local-dir {owned}` on another machine, copy "
+            f"the folder here, and give its path instead of {name}. If access to it is restricted, accept its terms on "
+            "its page and log in first: `hf auth login`."
         ) from error
+
+
+def _is_of_model(path: Path) -> bool:
+    """Return whether a file is one of those in the folder of a model."""
+    return path.name == CONFIG_FILE or path.suffix in (".safetensors", ".bin")
 
 
 def _find(source: str | Path) -> Path:
@@ -356,6 +367,8 @@ def read_config(path: Path) -> SavedConfig:
         ) from error
     place = f"{path} is not a configuration of perceivers: at the file"
     content = load_json(text, place)
+    if isinstance(content, dict) and "model" not in content:
+        raise ValueError(_foreign(cast("dict[str, Any]", content), path))
     check_format(content, path)
     try:
         return TypeAdapter(SavedConfig).validate_python(content)
@@ -366,6 +379,16 @@ def read_config(path: Path) -> SavedConfig:
             f"{path} is not a configuration of perceivers: at {place}: {first['msg']}. Expected the "
             f"{CONFIG_FILE} that `perceivers fit` or `pv.save` wrote, unchanged."
         ) from error
+
+
+def _foreign(content: Mapping[str, Any], path: Path) -> str:
+    """Return the message on a `config.json` that describes no model of perceivers."""
+    if "model_type" not in content and "architectures" not in content:
+        return f"{path} is not a configuration of perceivers: it has no key 'model'. Expected a run folder."
+    return (
+        f"{path} describes a model of transformers. Expected a run folder; `perceivers convert {path.parent} --out RUN`"
+        " writes one from each of its Perceivers."
+    )
 
 
 def check_format(content: Any, path: Path) -> None:
@@ -396,11 +419,15 @@ def read_weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, Tensor]:
         if others:
             return _read_pickle(others[0])
         raise OSError(
-            f"{folder} has no {WEIGHTS_FILE}. If its training was interrupted: `fit --resume`."
+            f"{folder} has no {name}. Copy it there, or if the training of this run was interrupted: `fit --resume`."
         )
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
+        if path.stat().st_size < _LARGEST_POINTER and path.read_bytes().startswith(_POINTER):
+            raise OSError(
+                f"{path} is a pointer of Git LFS, not the weights. Fetch them: `git lfs pull` in that folder."
+            ) from error
         raise OSError(
             f"{path} cannot be read as safetensors ({error}): it is truncated or another kind of file. "
             "Copy it again from where it came from."

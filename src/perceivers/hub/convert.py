@@ -4,7 +4,8 @@ No code from a file is run: weights are safetensors, or a pickle of nothing but 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +75,8 @@ def load_any(source: str | Path) -> Saved:
     folder = find_folder(source, expected, _FILES)
     if not (folder / CONFIG_FILE).is_file():
         raise OSError(f"{folder} has no {CONFIG_FILE}. Expected {expected}.")
-    if "architectures" in _read_json(folder / CONFIG_FILE):
+    found = _read_json(folder / CONFIG_FILE)
+    if "architectures" in found or ("model_type" in found and "model" not in found):
         return read_published(folder)[1]
     return load(folder)
 
@@ -92,14 +94,38 @@ def read_published(source: str | Path) -> tuple[str, Saved]:
     """
     path = Path(source)
     if is_pystate(path):
-        theirs, weights = from_haiku(read_pystate(path), path)
-        return _converted(theirs, haiku_config(theirs), weights, path)
+        arrays = read_pystate(path)
+        with _naming(path):
+            theirs, weights = from_haiku(arrays, path)
+            config = haiku_config(theirs)
+        return _converted(theirs, config, weights, path)
     expected = (
         "the folder that `save_pretrained` has written, or a checkpoint of DeepMind's (.pystate)"
     )
     folder = find_folder(source, expected, _FILES)
     theirs = _read_json(folder / _THEIR_CONFIG)
-    return _converted(theirs, config_from(theirs), _read_all(folder), folder)
+    architecture_of(theirs)
+    with _naming(folder / _THEIR_CONFIG):
+        config = config_from(theirs)
+    return _converted(theirs, config, _read_all(folder), folder)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Raise errors of values in a file as one that names the file.
+
+    Raises:
+        ValueError: If a value has another type or form than expected.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(
+            f"{path} holds a value from which no model can be built: {str(error).rstrip('.')}. Expected the files as "
+            "they were published or as `save_pretrained` has written them, unchanged."
+        ) from error
 
 
 def _converted(
@@ -108,7 +134,8 @@ def _converted(
     """Return the name of a model of Hugging Face's, and the same model with our configuration, in evaluation mode."""
     name = architecture_of(theirs)
     model = build_with_weights(config, from_huggingface(weights, name, config), place)
-    preprocess, task = _how_to_use(config, theirs, place)
+    with _naming(place):
+        preprocess, task = _how_to_use(config, theirs, place)
     saved = SavedConfig(
         model=config, preprocess=preprocess, task=task, columns=_columns(preprocess)
     )
@@ -153,6 +180,8 @@ def _how_to_use(
         path = folder / _THEIR_IMAGES
         known = _read_json(path) if path.is_file() else {}
         crop, kept = _side(known.get("crop_size"), 256), _side(known.get("size"), 224)
+        if min(crop, kept) < 1:
+            raise ValueError(f"{_THEIR_IMAGES} has a size of {min(crop, kept)} pixels")
         images = ImagePreprocessConfig(
             size=size,
             num_channels=3,
@@ -263,7 +292,8 @@ def _their_images(image: ImagePreprocessConfig) -> dict[str, Any]:
 
 def _side(size: Any, default: int) -> int:
     if isinstance(size, Mapping):
-        return int(cast("Mapping[str, Any]", size).get("height", default))
+        sides = cast("Mapping[str, Any]", size)
+        return int(sides.get("height", sides.get("shortest_edge", default)))
     return default if size is None else int(size)
 
 
@@ -289,7 +319,13 @@ def _read_all(folder: Path) -> dict[str, Tensor]:
     if not index.is_file():
         return read_weights(folder)
     found: dict[str, Tensor] = {}
-    for name in sorted(set(_read_json(index).get("weight_map", {}).values())):
+    files = _read_json(index).get("weight_map")
+    names = set(files.values()) if isinstance(files, dict) else set[Any]()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{index} names no files of weights. Expected the file that `save_pretrained` has written, unchanged."
+        )
+    for name in sorted(names):
         if Path(name).name != name:  # a path that leads elsewhere
             raise ValueError(f"{index} names the file '{name}', which does not lie beside it.")
         found |= read_weights(folder, name)

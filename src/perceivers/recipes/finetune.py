@@ -43,9 +43,7 @@ def recipe_of(saved: Saved) -> Recipe:
         encoder=model.encoder,
         output=model.output,
         task=task,
-        preprocess={
-            name: _open_size(part, model.inputs.get(name)) for name, part in preprocess.items()
-        },
+        preprocess=_open_sizes(saved),
         fusion=model.fusion,
         data=DataConfig() if has_labels else DataConfig(target="nothing"),
         augment=_augment({name: part for name, part in preprocess.items() if name in model.inputs}),
@@ -156,12 +154,20 @@ def _fusion(saved: Saved, inputs: Mapping[str, Any]) -> Any:
     return replace(model.fusion, channels=fused.channels, modality_dropout=kept)
 
 
-def _open_size(preprocess: Any, part: Any) -> Any:
-    """Return the preprocessing without its size where the adapter states that, so that one flag changes both."""
-    if part is None or not hasattr(preprocess, "size"):
-        return preprocess
-    opened = replace(preprocess, size=None)
-    return opened if opened.from_input(part) == preprocess else preprocess
+def _open_sizes(saved: Saved) -> dict[str, Any]:
+    """Return the preprocessing without sizes that follow from the adapters, so that one flag changes all of them."""
+    inputs, known = saved.config.model.inputs, saved.config.preprocess
+    sizes = [getattr(known[name], "size", None) for name in inputs if name in known]
+    found: dict[str, Any] = {}
+    for name, part in known.items():
+        found[name] = part
+        if getattr(part, "size", None) is None:
+            continue
+        opened: Any = replace(part, size=None)
+        follows = name not in inputs and part.size in sizes  # a target, as large as its input
+        if follows or (name in inputs and opened.from_input(inputs[name]) == part):
+            found[name] = opened
+    return found
 
 
 def _augment(preprocess: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -55,6 +56,8 @@ class FieldValueError(OverrideError, ValueError):
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Return the recipe with some of its fields changed.
 
+    A size that an input adapter takes over from its preprocessing, like `inputs.text.max_length`, is changed in both.
+
     Args:
         recipe: Values of all other fields.
         changes: New values by name: `{"max_time": "10m", "label": "species", "optim.lr": 1e-3}`. Fields of `training`,
@@ -64,7 +67,29 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         UnknownFieldError: If there is no such field (a `KeyError`). The message names the nearest.
         FieldValueError: If a value does not fit its field (a `ValueError`).
     """
-    return _apply(recipe, changes, {key: _full_name(key) for key in changes})
+    names = {key: _full_name(key) for key in changes}
+    return _with_shared_sizes(_apply(recipe, changes, names), list(names.values()))
+
+
+def _with_shared_sizes(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """Return the recipe with sizes of input adapters that were set also in the preprocessing that states them."""
+    changed = dict(recipe.preprocess)
+    for section, *parts in (name.split(".") for name in names):
+        if section != "inputs" or len(parts) != 2 or f"preprocess.{'.'.join(parts)}" in names:
+            continue
+        name, key = parts
+        known: Any = changed.get(name)
+        is_stated = key in getattr(known, "__dataclass_fields__", ()) and key in _sizes(known)
+        if is_stated and getattr(known, key) is not None:
+            changed[name] = dataclasses.replace(known, **{key: getattr(recipe.inputs[name], key)})
+    return dataclasses.replace(recipe, preprocess=changed)
+
+
+def _sizes(preprocess: Any) -> dict[str, Any]:
+    """Return the sizes that an input adapter takes over; none of a preprocessing with open fields that they need."""
+    with suppress(ValueError):
+        return dict(preprocess.input_fields())
+    return {}
 
 
 def override_data(config: DataConfig, changes: Mapping[str, Any]) -> DataConfig:

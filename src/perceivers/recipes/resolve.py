@@ -97,7 +97,9 @@ def resolve(
     )
     if source.folds:  # fewer than requested if there are few rows
         recipe = replace(recipe, training=replace(recipe.training, folds=len(source.folds)))
+    chosen = recipe.inputs
     recipe, preprocess = _measure(recipe, source)
+    _check_input_sizes(chosen, recipe.inputs, preprocess, overrides or {})
     source = replace(source, notes=(*source.notes, *_notes_on_fields(source, preprocess)))
     recipe = fill_task(recipe, _target_info(source), preprocess)
     return ResolvedRun(
@@ -424,6 +426,33 @@ def _measure(recipe: Recipe, source: DatasetBundle) -> tuple[Recipe, dict[str, A
     }
     recipe = replace(recipe, inputs=inputs, preprocess={**recipe.preprocess, **targets})
     return recipe, preprocess | targets
+
+
+def _check_input_sizes(
+    chosen: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    preprocess: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> None:
+    """Check that no size of an adapter that was set is replaced by the one that follows from the preprocessing.
+
+    Raises:
+        FieldValueError: If one is.
+    """
+    for key in overrides:
+        section, _, rest = key.replace("-", "_").partition(".")
+        name, _, field = rest.partition(".")
+        if section != "inputs" or name not in preprocess or name not in chosen:
+            continue
+        if field not in preprocess[name].input_fields():
+            continue
+        wanted, found = getattr(chosen[name], field), getattr(measured[name], field)
+        if wanted not in (None, found):
+            raise FieldValueError(
+                key,
+                f"expected the size that follows from the preprocessing, {found}, got {wanted}. Change the fields of "
+                f"preprocess.{name} instead.",
+            )
 
 
 def _notes_on_fields(source: DatasetBundle, preprocess: Mapping[str, Any]) -> Iterator[str]:

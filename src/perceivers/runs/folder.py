@@ -33,6 +33,7 @@ _FIRST_FILES = {
     FOLDS,
     "checkpoints",
     "init.json",
+    "latents",  # computed before the first step
     "wandb",
 }
 

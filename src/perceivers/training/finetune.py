@@ -156,7 +156,8 @@ def plan_warm_start(
 
     Raises:
         OSError: If no model is saved there, or it cannot be read.
-        ValueError: If less than a tenth of the weights fits, as between models of different kinds.
+        ValueError: If less than a tenth of the weights fits, as between models of different kinds, or one is not
+            finite.
     """
     other = load_any(run) if saved is None else saved
     members = other.model.members
@@ -190,9 +191,15 @@ def plan_warm_start(
             _settings(other.config.model, theirs, other.config.preprocess),
         ),
     )
-    if plan.taken >= _FEWEST * plan.total:
-        return plan
-    raise ValueError(_misfit(plan))
+    if plan.taken < _FEWEST * plan.total:
+        raise ValueError(_misfit(plan))
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if broken:
+        raise ValueError(
+            f"The weights of {plan.source} are not finite: {broken[0]} holds NaN or infinity. Expected a model whose "
+            "training did not diverge; give another --init-from."
+        )
+    return plan
 
 
 def known_start(folder: Path) -> str | None:

@@ -273,6 +273,8 @@ def train(
         SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
     """
     _check_trainable(run)
+    from perceivers.training.prepare_model import check_preparation
+
     folder, recipe = Path(out), run.recipe
     resume = is_resumed(folder, resume=resume)
     run = replace(run, data=replace(run.data, identities=identify_rows(run.data)))
@@ -285,6 +287,7 @@ def train(
         start = plan_warm_start(
             recipe.model_config(), init_from, preprocess=run.preprocess, saved=pretrained
         )
+    check_preparation(run, has_start=init_from is not None or known_start(folder) is not None)
     if not is_first_process():
         restored = folder / LAST if resume and (folder / LAST).exists() else None
         return _train(run, folder, restored=restored, start=start, data=data)

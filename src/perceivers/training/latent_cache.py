@@ -1,7 +1,7 @@
 """Latents of a frozen encoder, computed once: afterwards the output trains in seconds an epoch."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,8 @@ def cached_loaders(
     recipe = replace(run.recipe, augment=_unmixed(run.recipe.augment) if copies > 1 else {})
     place = Path(run.recipe.data.cache or folder) / FOLDER
     name = _fingerprint(run, recipe, model)
-    computed = 0
+    others = [path for path in place.glob("*.safetensors") if not path.name.startswith(name)]
+    computed, damaged = 0, False
     loaders: list[Loader] = []
     both = build_loaders(
         run.data, recipe, run.preprocess, batch_size=batch_size, process=process, drop_last=False
@@ -89,6 +90,7 @@ def cached_loaders(
         path = place / f"{name}-{split}.safetensors"
         rows = _read(path)
         if rows is None:
+            damaged = damaged or path.is_file()
             rows = _compute(model, loader, number)
             _write(path, rows)
             computed += rows.arrays.shape[0] * len(rows)
@@ -97,7 +99,16 @@ def cached_loaders(
         loaders.append(Loader(rows, BatchSampler(len(rows), settings)))
     train, validation = loaders
     what = f"{counted(computed, 'sample')} computed" if computed else "read"
-    return train, validation, f"Latents of the frozen encoder: {what}, in {place}."
+    why = ""
+    if damaged:
+        why = " A file of them was damaged and is written again."
+    elif computed and others:
+        why = f" {counted(len(others), 'file')} of other data, settings or weights there {_are(others)} not used."
+    return train, validation, f"Latents of the frozen encoder: {what}, in {place}.{why}"
+
+
+def _are(found: Sequence[object]) -> str:
+    return "is" if len(found) == 1 else "are"
 
 
 def _compute(model: Perceiver, loader: Any, copies: int) -> ArrayRows:

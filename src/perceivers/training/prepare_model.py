@@ -2,11 +2,15 @@
 
 import time
 
+import torch
+
 from perceivers.data.loading.loader import MapDataset
+from perceivers.models.perceiver import build
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.training.build import TrainingParts, process_of
 from perceivers.training.finetune import WarmStart, known_start, plan_warm_start
+from perceivers.training.freezing import frozen_parts, learning_rate_scales
 from perceivers.training.latent_cache import cached_loaders, check_cacheable
 from perceivers.training.linear_start import start_linear
 from perceivers.training.low_rank import add_low_rank
@@ -38,6 +42,28 @@ def prepare_model(
         _cache_latents(run, parts, restored=restored)
 
 
+def check_preparation(run: ResolvedRun, *, has_start: bool) -> None:
+    """Check that parts are frozen, updated and cached as the recipe states, before anything is written.
+
+    Args:
+        run: Recipe, preprocessing and data.
+        has_start: Whether the model starts from other weights.
+
+    Raises:
+        ValueError: If settings of the recipe do not fit each other, the model or the data.
+    """
+    training = run.recipe.training
+    with torch.device("meta"):
+        model = build(run.recipe.model_config())
+    frozen_parts(training.freeze, model)
+    learning_rate_scales(model, training.lr_scale)
+    if training.lora is not None:
+        _check_low_rank(run.recipe, has_start=has_start)
+    if training.cache_latents is not None:
+        processes = training.devices * training.nodes
+        check_cacheable(run.recipe, model, processes=processes, is_stream=bool(run.data.streams))
+
+
 def _load(start: WarmStart, parts: TrainingParts) -> None:
     """Load the weights that are taken over, and note which."""
     start.apply(parts.model)
@@ -58,14 +84,14 @@ def _start_linear(run: ResolvedRun, parts: TrainingParts) -> None:
     parts.callback.clock = RunClock(seconds if limit is None else min(seconds, limit / 2))
 
 
-def _add_low_rank(recipe: Recipe, parts: TrainingParts) -> None:
-    """Add low-rank updates to the attention of a model that starts from other weights.
+def _check_low_rank(recipe: Recipe, *, has_start: bool) -> None:
+    """Check that low-rank updates can be added.
 
     Raises:
-        ValueError: If it starts from random weights, or other settings freeze or shard them.
+        ValueError: If the model starts from random weights, or other settings freeze or shard them.
     """
     training = recipe.training
-    if known_start(parts.callback.folder) is None:
+    if not has_start:
         raise ValueError(
             f"--lora {training.lora} changes trained weights by a little: expected --init-from and a run or published "
             "model to start from."
@@ -75,6 +101,11 @@ def _add_low_rank(recipe: Recipe, parts: TrainingParts) -> None:
             f"--lora {training.lora} decides which weights are trained: expected no --freeze, --cache-latents or "
             "--strategy fsdp beside it."
         )
+
+
+def _add_low_rank(recipe: Recipe, parts: TrainingParts) -> None:
+    """Add low-rank updates to the attention of a model that starts from other weights."""
+    training = recipe.training
     trained = add_low_rank(parts.model, training.lora or 1)
     total = sum(p.numel() for p in parts.model.parameters())
     parts.note(
