@@ -68,16 +68,38 @@ def test_two_processes_train_one_model(tmp_path):
     assert "| device | 2 x cpu, float32 |" in (tmp_path / "run" / "report.md").read_text()
 
 
-@pytest.mark.slow
-def test_the_notebook_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
-    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert not any(cell.get("outputs") for cell in cells)
-    monkeypatch.chdir(tmp_path)
+def run_notebook(name, **numbers):
+    """Run the cells of a notebook with other values of some numbers, and return its variables."""
+    cells = json.loads((EXAMPLES / f"{name}.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     names = {"__name__": "notebook"}
-    for text in code:
-        exec(compile(text.replace("max_steps = 400", "max_steps = 4"), "cell", "exec"), names)
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            exec(compile(text, "cell", "exec"), names)
+            names |= {name: number for name, number in numbers.items() if name in names}
+    return names
+
+
+@pytest.mark.slow
+def test_the_notebook_of_first_steps_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_notebook("first_steps", max_steps=4)
     assert names["measured"].num_samples == 359
     assert names["prediction"].label in "0123456789"
     assert "test accuracy: " in capsys.readouterr().out
     assert Path("digits.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_notebook_of_fine_tuning_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_notebook("fine_tuning", pretraining_steps=4, steps=2)
+    ways = {"all weights", "frozen encoder", "low-rank updates", "from scratch"}
+    assert names["accuracies"].keys() == ways
+    assert all(0 < accuracy < 1 for accuracy in names["accuracies"].values())
+    assert any((tmp_path / "frozen" / "latents").iterdir())
+    started = json.loads((tmp_path / "tuned" / "init.json").read_text())
+    assert all(name.startswith("output.") for name in started["fresh"])
+    assert len(names["nearest"]) == 5
+    assert "the nearest neighbors of a " in capsys.readouterr().out

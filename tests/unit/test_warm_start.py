@@ -15,9 +15,11 @@ from perceivers.inputs.text import ConvTextInputConfig, TextInputConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.transformer import TransformerEncoderConfig
-from perceivers.outputs.heads import MeanPoolConfig, TiedHeadConfig
+from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig, TiedHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.runs.splits import write_splits
+from perceivers.tasks.classification import ClassificationConfig
+from perceivers.tasks.multitask import MultiTaskConfig
 from perceivers.training.finetune import leak_sentence, plan_warm_start
 from support.models import tiny_encoder
 from support.training import PREPROCESS, small_recipe
@@ -102,6 +104,37 @@ def test_what_has_another_shape_begins_anew_and_is_named(tmp_path):
         == "another shape: 3 x 16 in the other model, 7 x 16 in this one"
     )
     assert told["taken"]["inputs.image.positions.table"] == [16, 5]
+
+
+def test_a_head_for_other_classes_begins_anew(tmp_path):
+    mine = ClassificationConfig(label_names=("a", "b", "c"))
+    other = ClassificationConfig(label_names=("a", "b", "d"))
+    save(tmp_path, build(pictures((4, 4))), task=mine)
+    plan = plan_warm_start(pictures((4, 4)), tmp_path, task=other)
+    heads = {"output.to_logits.weight", "output.to_logits.bias"}
+    assert dict.fromkeys(heads, "for other classes or numbers") == plan.fresh
+    assert "Fresh: output (51, for other classes or numbers)." in plan.sentences()
+    for task in (mine, None):
+        assert not plan_warm_start(pictures((4, 4)), tmp_path, task=task).fresh
+
+
+def test_of_several_tasks_the_heads_for_the_same_classes_are_taken_over(tmp_path):
+    def tasks(*names):
+        parts = {"one": ("a", "b"), "two": names}
+        return MultiTaskConfig(
+            parts={
+                name: ClassificationConfig(label_names=classes) for name, classes in parts.items()
+            }
+        )
+
+    head = OutputConfig(queries=LearnedQueriesConfig(), head=LinearHeadConfig(num_outputs=2))
+    config = replace(
+        pictures((4, 4)), output=DecoderConfig(outputs=dict.fromkeys(("one", "two"), head))
+    )
+    save(tmp_path, build(config), task=tasks("x", "y"))
+    plan = plan_warm_start(config, tmp_path, task=tasks("x", "z"))
+    assert {name.rpartition(".")[0] for name in plan.fresh} == {"output.heads.two.to_logits"}
+    assert not plan_warm_start(config, tmp_path, task=tasks("x", "y")).fresh
 
 
 def test_learned_positions_are_interpolated_for_another_resolution(tmp_path):

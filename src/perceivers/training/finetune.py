@@ -18,6 +18,8 @@ from perceivers.inputs.positions import FourierPositions
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.runs.splits import count_learned, read_splits
+from perceivers.tasks.autoencode import LABEL
+from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 
 START_FILE = "init.json"
@@ -25,6 +27,7 @@ _DEPTH = 3  # parts of a name, such as encoder.blocks.0, by which weights are gr
 _FEWEST = 0.1  # smallest share of the weights
 _SHOWN = 8  # groups in a sentence
 _OTHER_SHAPE, _NEW, _UNUSED = "another shape", "not in the other model", "not in this model"
+_OTHER_OUTPUTS = "for other classes or numbers"
 
 Shape = tuple[int, ...]
 
@@ -86,7 +89,7 @@ class WarmStart:
             ],
             "Fresh": [
                 group
-                for why in (_NEW, _OTHER_SHAPE)
+                for why in (_NEW, _OTHER_SHAPE, _OTHER_OUTPUTS)
                 for group in _grouped(
                     [n for n, w in self.fresh.items() if w == why], self.shapes, why
                 )
@@ -137,19 +140,21 @@ def plan_warm_start(
     run: str | Path,
     *,
     preprocess: Mapping[str, Any] | None = None,
+    task: TaskConfig | None = None,
     member: int = 0,
     saved: Saved | None = None,
 ) -> WarmStart:
     """Plan the weights that a model of this configuration loads from a run.
 
-    A weight is loaded if name and shape are the same. Learned positions (`nn.position.Resizable`) are resized if their
-    number differs. Fourier positions are computed, not loaded.
+    A weight is loaded if name and shape are the same, unless it is that of a head for other classes or numbers. Learned
+    positions (`nn.position.Resizable`) are resized if their number differs. Fourier positions are computed, not loaded.
 
     Args:
         config: Configuration of the new model.
         run: A run folder, a folder that `save_pretrained` of Hugging Face's Perceivers has written, or a hub id of
             either.
         preprocess: Preprocessing of each modality of the new model, compared with that of the other.
+        task: Task of the new model, whose output names are compared with those of the other. None: heads are loaded.
         member: Number of the member whose weights are loaded, if the run is an ensemble; above the last one, counted
             from the first again.
         saved: The model of `run`, if it is loaded already.
@@ -166,7 +171,12 @@ def plan_warm_start(
         mine = build(config)
     found = theirs.state_dict()
     expected = {name: tuple(t.shape) for name, t in mine.state_dict().items()}
-    same = {n: w for n, w in found.items() if expected.get(n) == tuple(w.shape)}
+    heads = _other_heads(task, other.config.task)
+    same = {
+        name: weight
+        for name, weight in found.items()
+        if expected.get(name) == tuple(weight.shape) and not name.startswith(heads)
+    }
     others = dict(theirs.named_modules())
     places = {  # learned positions of the other model, resized to this one
         f"{name}.{parameter}": vectors.clone()
@@ -182,7 +192,7 @@ def plan_warm_start(
         member=member % len(members) if len(members) > 1 else None,
         weights=weights,
         resized={name: tuple(found[name].shape) for name in resized},
-        fresh={n: _OTHER_SHAPE if n in found else _NEW for n in expected if n not in weights},
+        fresh={n: _why_fresh(found.get(n), expected[n]) for n in expected if n not in weights},
         left={name: _UNUSED for name in found if name not in expected},
         shapes={name: tuple(p.shape) for name, p in mine.named_parameters()},
         theirs={name: tuple(p.shape) for name, p in theirs.named_parameters()},
@@ -200,6 +210,38 @@ def plan_warm_start(
             "training did not diverge; give another --init-from."
         )
     return plan
+
+
+def _why_fresh(other: Tensor | None, shape: Shape) -> str:
+    """Return the reason for which a weight is initialized."""
+    if other is None:
+        return _NEW
+    return _OTHER_SHAPE if tuple(other.shape) != shape else _OTHER_OUTPUTS
+
+
+def _other_heads(task: TaskConfig | None, other: TaskConfig | None) -> tuple[str, ...]:
+    """Return beginnings of the names of head weights whose outputs are other classes or numbers in the other model."""
+    if task is None or other is None:
+        return ()
+    if task.subtasks:
+        theirs = other.subtasks
+        names = [n for n, part in task.subtasks.items() if n in theirs and _differ(part, theirs[n])]
+        return tuple(f"output.heads.{name}." for name in names)
+    if not _differ(task, other):
+        return ()
+    parts = task.output_parts()
+    names = [LABEL] if LABEL in parts else [*parts]
+    return (
+        *(f"output.heads.{name}." for name in names),
+        "output.to_logits.",
+        "output.element_pools.",
+    )
+
+
+def _differ(task: Any, other: Any) -> bool:
+    """Return whether the outputs of two tasks have names, and others."""
+    mine, theirs = task.output_names, other.output_names
+    return bool(mine and theirs and mine != theirs)
 
 
 def known_start(folder: Path) -> str | None:

@@ -285,7 +285,11 @@ def train(
     if init_from is not None and not (resume and (folder / LAST).exists()):
         # Before the folder is created: the weights may not fit.
         start = plan_warm_start(
-            recipe.model_config(), init_from, preprocess=run.preprocess, saved=pretrained
+            recipe.model_config(),
+            init_from,
+            preprocess=run.preprocess,
+            task=recipe.task,
+            saved=pretrained,
         )
     check_preparation(run, has_start=init_from is not None or known_start(folder) is not None)
     if not is_first_process():

@@ -126,7 +126,9 @@ def _train_member(
     init_from = init_from or known_start(folder)
     if init_from is not None and not (own / LAST).exists():
         config = member.recipe.model_config()
-        start = plan_warm_start(config, init_from, preprocess=run.preprocess, member=index)
+        start = plan_warm_start(
+            config, init_from, preprocess=run.preprocess, task=run.recipe.task, member=index
+        )
         start.write(folder)
     own.mkdir(parents=True, exist_ok=True)
     restored = open_folder(own, member.recipe, resume=resume)

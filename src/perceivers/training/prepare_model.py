@@ -122,7 +122,9 @@ def _cache_latents(run: ResolvedRun, parts: TrainingParts, *, restored: bool) ->
     source = known_start(folder)
     if restored and source is not None:  # the checkpoint is loaded later
         config = recipe.model_config()
-        plan_warm_start(config, source, preprocess=run.preprocess).apply(parts.model)
+        plan_warm_start(config, source, preprocess=run.preprocess, task=recipe.task).apply(
+            parts.model
+        )
     parts.model.to(device)
     settings = parts.batches.loader.settings
     for loader in (parts.batches.loader, parts.validation):
