@@ -98,76 +98,92 @@ class Checkpoint:
             self.layer(name, f"perceiver.encoder.self_attends.{number}", norms=norms)
 
 
+PRE, DEC = "perceiver.input_preprocessor", "perceiver.decoder.decoder"
+CLASSIFIER, TABLE = "classification_decoder/~/basic_decoder", "trainable_position_encoding"
+
+
+def put_decoder(found, module):
+    found.cross(f"{module}/cross_attention", f"{DEC}.decoding_cross_attention")
+    found.linear(f"{module}/output", f"{DEC}.final_layer")
+
+
+def put_classifier(found):
+    queries = f"{DEC}.output_position_encodings.position_embeddings"
+    found.array(f"{CLASSIFIER}/~/{TABLE}", "pos_embs", queries)
+    put_decoder(found, CLASSIFIER)
+
+
+def put_learned(found):
+    built = "image_preprocessor/~_build_network_inputs"
+    kernel = found.theirs.pop(f"{PRE}.convnet_1x1.weight").transpose(2, 3, 1, 0)
+    found.put("image_preprocessor/~/conv2_d", "w", kernel)
+    found.array("image_preprocessor/~/conv2_d", "b", f"{PRE}.convnet_1x1.bias")
+    found.array(f"{built}/{TABLE}", "pos_embs", f"{PRE}.position_embeddings.position_embeddings")
+    found.linear(f"{built}/position_encoding_projector/linear", f"{PRE}.positions_projection")
+    put_classifier(found)
+
+
+def put_convolved(found):
+    stem, norm = "image_preprocessor/~/conv2_d_downsample/~", f"{PRE}.convnet.batchnorm"
+    kernel = found.theirs.pop(f"{PRE}.convnet.conv.weight").transpose(2, 3, 1, 0)
+    found.put(f"{stem}/conv", "w", kernel)
+    for ours, theirs in (("scale", "weight"), ("offset", "bias")):
+        value = found.theirs.pop(f"{norm}.{theirs}").reshape(1, 1, 1, -1)
+        found.put(f"{stem}/batchnorm", ours, value)
+    for ours, theirs in (("mean_ema", "running_mean"), ("var_ema", "running_var")):
+        value = found.theirs.pop(f"{norm}.{theirs}").reshape(1, 1, 1, -1)
+        average = f"{stem}/batchnorm/~/{ours}"
+        found.put(average, "average", value, state=True)
+        found.put(average, "hidden", value, state=True)
+        found.put(average, "counter", np.asarray(7, np.int32), state=True)
+    found.theirs.pop(f"{norm}.num_batches_tracked")
+    put_classifier(found)
+
+
+def put_language(found):
+    found.array("embed", "embeddings", f"{PRE}.embeddings.weight")
+    found.array(TABLE, "pos_embs", f"{PRE}.position_embeddings.weight")
+    queries = "perceiver.decoder.output_position_encodings.position_embeddings"
+    found.array(f"basic_decoder/~/{TABLE}", "pos_embs", queries)
+    found.cross("basic_decoder/cross_attention", "perceiver.decoder.decoding_cross_attention")
+    found.array("embedding_decoder", "bias", "embedding_decoder.bias")
+
+
+def put_flow(found):
+    found.linear("image_preprocessor/patches_linear", f"{PRE}.conv_after_patches")
+    put_decoder(found, "flow_decoder/~/basic_decoder")
+
+
+def put_multimodal(found):
+    heads = {"audio": "audio", "image": "projection", "label": "classification"}
+    inputs, query = "multimodal_preprocessor", "multimodal_decoder/~decoder_query"
+    for part, head in heads.items():
+        found.array(f"{inputs}/{part}_padding", "pos_embs", f"{PRE}.padding.{part}")
+        found.array(f"{inputs}/{part}_mask_token", "pos_embs", f"{PRE}.mask.{part}")
+        found.array(f"{query}/{part}_padding", "pos_embs", f"perceiver.decoder.padding.{part}")
+        theirs = f"perceiver.output_postprocessor.modalities.{part}.classifier"
+        found.linear(f"{head}_postprocessor/linear", theirs)
+    label = "perceiver.decoder.modalities.label.decoder.output_position_encodings"
+    found.array(f"{CLASSIFIER}/~/{TABLE}", "pos_embs", f"{label}.position_embeddings")
+    put_decoder(found, "multimodal_decoder/~/basic_decoder")
+
+
+PARTS = {
+    "PerceiverForImageClassificationFourier": put_classifier,
+    "PerceiverForImageClassificationLearned": put_learned,
+    "PerceiverForImageClassificationConvProcessing": put_convolved,
+    "PerceiverForMaskedLM": put_language,
+    "PerceiverForOpticalFlow": put_flow,
+    "PerceiverForMultimodalAutoencoding": put_multimodal,
+}
+
+
 def checkpoint(model):
     """Return the parameters and the state of a model as DeepMind's release has them."""
     name, found = type(model).__name__, Checkpoint(model.state_dict())
-    pre, dec = "perceiver.input_preprocessor", "perceiver.decoder.decoder"
-    multimodal = name == "PerceiverForMultimodalAutoencoding"
-    prefix = "encoder" if multimodal else "perceiver_encoder"
+    prefix = "encoder" if name == "PerceiverForMultimodalAutoencoding" else "perceiver_encoder"
     found.encoder(prefix, model.config.num_self_attends_per_block)
-    classifier = "classification_decoder/~/basic_decoder"
-    if "Image" in name:
-        queries = f"{dec}.output_position_encodings.position_embeddings"
-        found.array(f"{classifier}/~/trainable_position_encoding", "pos_embs", queries)
-        found.cross(f"{classifier}/cross_attention", f"{dec}.decoding_cross_attention")
-        found.linear(f"{classifier}/output", f"{dec}.final_layer")
-    if name.endswith("Learned"):
-        built = "image_preprocessor/~_build_network_inputs"
-        kernel = found.theirs.pop(f"{pre}.convnet_1x1.weight").transpose(2, 3, 1, 0)
-        found.put("image_preprocessor/~/conv2_d", "w", kernel)
-        found.array("image_preprocessor/~/conv2_d", "b", f"{pre}.convnet_1x1.bias")
-        table = f"{pre}.position_embeddings.position_embeddings"
-        found.array(f"{built}/trainable_position_encoding", "pos_embs", table)
-        found.linear(f"{built}/position_encoding_projector/linear", f"{pre}.positions_projection")
-    if name.endswith("ConvProcessing"):
-        stem = "image_preprocessor/~/conv2_d_downsample/~"
-        kernel = found.theirs.pop(f"{pre}.convnet.conv.weight").transpose(2, 3, 1, 0)
-        found.put(f"{stem}/conv", "w", kernel)
-        norm = f"{pre}.convnet.batchnorm"
-        for ours, theirs in (("scale", "weight"), ("offset", "bias")):
-            value = found.theirs.pop(f"{norm}.{theirs}").reshape(1, 1, 1, -1)
-            found.put(f"{stem}/batchnorm", ours, value)
-        for ours, theirs in (("mean_ema", "running_mean"), ("var_ema", "running_var")):
-            value = found.theirs.pop(f"{norm}.{theirs}").reshape(1, 1, 1, -1)
-            average = f"{stem}/batchnorm/~/{ours}"
-            found.put(average, "average", value, state=True)
-            found.put(average, "hidden", value, state=True)
-            found.put(average, "counter", np.asarray(7, np.int32), state=True)
-        found.theirs.pop(f"{norm}.num_batches_tracked")
-    if name == "PerceiverForMaskedLM":
-        found.array("embed", "embeddings", f"{pre}.embeddings.weight")
-        found.array("trainable_position_encoding", "pos_embs", f"{pre}.position_embeddings.weight")
-        queries = "perceiver.decoder.output_position_encodings.position_embeddings"
-        found.array("basic_decoder/~/trainable_position_encoding", "pos_embs", queries)
-        theirs = "perceiver.decoder.decoding_cross_attention"
-        found.cross("basic_decoder/cross_attention", theirs)
-        found.array("embedding_decoder", "bias", "embedding_decoder.bias")
-    if name == "PerceiverForOpticalFlow":
-        found.linear("image_preprocessor/patches_linear", f"{pre}.conv_after_patches")
-        decoder = "flow_decoder/~/basic_decoder"
-        found.cross(f"{decoder}/cross_attention", f"{dec}.decoding_cross_attention")
-        found.linear(f"{decoder}/output", f"{dec}.final_layer")
-    if multimodal:
-        for part, head in (
-            ("audio", "audio"),
-            ("image", "projection"),
-            ("label", "classification"),
-        ):
-            inputs, query = "multimodal_preprocessor", "multimodal_decoder/~decoder_query"
-            found.array(f"{inputs}/{part}_padding", "pos_embs", f"{pre}.padding.{part}")
-            found.array(f"{inputs}/{part}_mask_token", "pos_embs", f"{pre}.mask.{part}")
-            found.array(f"{query}/{part}_padding", "pos_embs", f"perceiver.decoder.padding.{part}")
-            theirs = f"perceiver.output_postprocessor.modalities.{part}.classifier"
-            found.linear(f"{head}_postprocessor/linear", theirs)
-        label = "perceiver.decoder.modalities.label.decoder.output_position_encodings"
-        found.array(
-            f"{classifier}/~/trainable_position_encoding",
-            "pos_embs",
-            f"{label}.position_embeddings",
-        )
-        decoder = "multimodal_decoder/~/basic_decoder"
-        found.cross(f"{decoder}/cross_attention", f"{dec}.decoding_cross_attention")
-        found.linear(f"{decoder}/output", f"{dec}.final_layer")
+    PARTS[name](found)
     assert not found.theirs  # nothing was left out
     return {"params": found.params, "state": found.state} if "Image" in name else found.params
 

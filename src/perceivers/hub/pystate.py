@@ -121,8 +121,8 @@ class _Unpickler(pickle.Unpickler):
         return known
 
 
-def _stand_ins() -> dict[tuple[str, str], Any]:
-    """Return the replacement of each allowed name, new for each file: a pickle can set attributes of classes."""
+def _array_types() -> tuple[type[Any], type[Any]]:
+    """Return the replacements of `numpy.dtype` and `numpy.ndarray`, new at each call."""
 
     class NumberType:
         """Stand-in for `numpy.dtype`."""
@@ -161,14 +161,21 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
             flat = np.frombuffer(raw, dtype=resolved)
             return flat.reshape(shape, order="F" if is_fortran else "C")
 
-    def reconstruct(*_: object) -> Numbers:
-        return Numbers()
+    return NumberType, Numbers
 
-    def scalar(kind: Any, raw: Any = None) -> Numbers:
+
+def _stand_ins() -> dict[tuple[str, str], Any]:
+    """Return the replacement of each allowed name, new for each file: a pickle can set attributes of classes."""
+    number_type, numbers = _array_types()
+
+    def reconstruct(*_: object) -> Any:
+        return numbers()
+
+    def scalar(kind: Any, raw: Any = None) -> Any:
         return from_buffer(raw, kind, (), "C")
 
-    def from_buffer(raw: Any, kind: Any, shape: Any, order: str) -> Numbers:
-        return Numbers(shape, kind, order == "F", raw)
+    def from_buffer(raw: Any, kind: Any, shape: Any, order: str) -> Any:
+        return numbers(shape, kind, order == "F", raw)
 
     def array(make: Any, args: Any, state: Any, *_: object) -> Any:
         made = make(*args)
@@ -184,8 +191,8 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
         return dict(content)
 
     found: dict[tuple[str, str], Any] = {
-        ("numpy", "dtype"): NumberType,
-        ("numpy", "ndarray"): Numbers,
+        ("numpy", "dtype"): number_type,
+        ("numpy", "ndarray"): numbers,
         ("collections", "OrderedDict"): mapping,
         ("_codecs", "encode"): encoded,
         ("jax._src.array", "_reconstruct_array"): array,

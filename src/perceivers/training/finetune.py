@@ -201,15 +201,24 @@ def plan_warm_start(
             _settings(other.config.model, theirs, other.config.preprocess),
         ),
     )
+    _check_weights(plan)
+    return plan
+
+
+def _check_weights(plan: WarmStart) -> None:
+    """Check that enough weights fit, and that they are finite.
+
+    Raises:
+        ValueError: If not.
+    """
     if plan.taken < _FEWEST * plan.total:
         raise ValueError(_misfit(plan))
-    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    broken = [name for name, weight in plan.weights.items() if not torch.isfinite(weight).all()]
     if broken:
         raise ValueError(
             f"The weights of {plan.source} are not finite: {broken[0]} holds NaN or infinity. Expected a model whose "
             "training did not diverge; give another --init-from."
         )
-    return plan
 
 
 def _why_fresh(other: Tensor | None, shape: Shape) -> str:

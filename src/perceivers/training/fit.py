@@ -273,8 +273,6 @@ def train(
         SystemExit: With status 143 after SIGTERM and 130 after Ctrl-C, once the run is saved.
     """
     _check_trainable(run)
-    from perceivers.training.prepare_model import check_preparation
-
     folder, recipe = Path(out), run.recipe
     resume = is_resumed(folder, resume=resume)
     run = replace(run, data=replace(run.data, identities=identify_rows(run.data)))
@@ -282,16 +280,10 @@ def train(
         recipe = with_found_batch(recipe, folder)
         run = replace(run, recipe=recipe)
     start = None
+    # Before the folder is created: weights and settings may not fit.
     if init_from is not None and not (resume and (folder / LAST).exists()):
-        # Before the folder is created: the weights may not fit.
-        start = plan_warm_start(
-            recipe.model_config(),
-            init_from,
-            preprocess=run.preprocess,
-            task=recipe.task,
-            saved=pretrained,
-        )
-    check_preparation(run, has_start=init_from is not None or known_start(folder) is not None)
+        start = _plan_start(run, init_from, pretrained)
+    _check_preparation(run, has_start=init_from is not None or known_start(folder) is not None)
     if not is_first_process():
         restored = folder / LAST if resume and (folder / LAST).exists() else None
         return _train(run, folder, restored=restored, start=start, data=data)
@@ -316,6 +308,24 @@ def train(
                 run, folder, resume=resume, init_from=init_from, data=data, notes=notes
             )
         return _train(run, folder, restored=restored, start=start, data=data, notes=notes)
+
+
+def _plan_start(run: ResolvedRun, init_from: str | Path, pretrained: Saved | None) -> WarmStart:
+    """Return the weights from which a run starts. Arguments as for `train`."""
+    return plan_warm_start(
+        run.recipe.model_config(),
+        init_from,
+        preprocess=run.preprocess,
+        task=run.recipe.task,
+        saved=pretrained,
+    )
+
+
+def _check_preparation(run: ResolvedRun, *, has_start: bool) -> None:
+    """Check frozen parts, low-rank updates and cached latents, see `check_preparation`; it needs Lightning."""
+    from perceivers.training.prepare_model import check_preparation
+
+    check_preparation(run, has_start=has_start)
 
 
 def _check_trainable(run: ResolvedRun) -> None:
