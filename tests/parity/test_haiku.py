@@ -299,6 +299,14 @@ class Named:
         self.text += b"(" + b"".join(b"V%b\n" % a.encode() for a in arguments) + b"tR."
 
 
+def repeated(depth):
+    """Return mappings in each other, each of which has a hundred names for the next one."""
+    found = 1.0
+    for _ in range(depth):
+        found = dict.fromkeys(map(str, range(100)), found)
+    return found
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -309,6 +317,11 @@ class Named:
         (Named("_codecs", "encode", "a", "zip").text, r"names the encoding zip"),
         (Named("numpy.core.multiarray", "_reconstruct").text, r"is no array of numbers"),
         (pickle.dumps({"a": {"b": "text"}}), r"a/b is no array of numbers \(got str\)"),
+        (Named("numpy", "dtype", "f4").text, r"is no array of numbers"),
+        (b"cnumpy\ndtype\n(I3\ntR.", r"is no array of numbers"),
+        (b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(I3\ntRC\x01ztR.", r"\(type 3\)"),
+        (pickle.dumps(repeated(4)), r"was refused: it holds more than 100,000 arrays"),
+        (pickle.dumps(repeated(7)), r"is no array of numbers \(got dict\)"),
         (pickle.dumps({"a": np.array(["text"])}), r"a is no array of numbers"),
         (pickle.dumps({"a": np.array([{}, 3], dtype=object)}), r"a is no array of numbers"),
         (pickle.dumps({"a": {"b": np.zeros(3)}})[:-20], r"truncated or another kind of file"),

@@ -8,7 +8,8 @@ Reference: `google-deepmind/dm-haiku`, `data_structures.py`, for the names by wh
 
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,10 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 # Kinds of numbers with their bytes; no objects, strings or dates.
 _TYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
-_MOST_DEPTH = 8  # of dictionaries in each other; Haiku has two below `params`
+_MOST_DEPTH, _MOST_ARRAYS = (
+    4,
+    100_000,
+)  # mappings in each other, as a pickle can repeat one of them without end
 
 NumberArray = npt.NDArray[Any]
 
@@ -61,26 +65,32 @@ def read_pystate(path: str | Path) -> dict[str, NumberArray]:
             ) from error
     root = content if isinstance(content, Mapping) else {"": content}
     parts = [root[name] for name in ("params", "state") if name in root] or [root]
-    return dict(leaf for part in cast("list[Any]", parts) for leaf in _leaves(part, (), path))
+    leaves = (leaf for part in cast("list[Any]", parts) for leaf in _leaves(part, (), path))
+    found = list(islice(leaves, _MOST_ARRAYS + 1))
+    if len(found) > _MOST_ARRAYS:
+        raise ValueError(f"{path} was refused: it holds more than {_MOST_ARRAYS:,} arrays.")
+    return dict(found)
 
 
-def _leaves(part: Any, names: tuple[str, ...], path: Path) -> list[tuple[str, NumberArray]]:
-    """Return the arrays of nested mappings with their names joined by `/`.
+def _leaves(part: Any, names: tuple[str, ...], path: Path) -> Generator[tuple[str, NumberArray]]:
+    """Yield the arrays of nested mappings with their names joined by `/`.
 
     Raises:
         ValueError: If something else is there.
     """
     if isinstance(part, Mapping) and len(names) < _MOST_DEPTH:
-        items = cast("Mapping[Any, Any]", part).items()
-        return [leaf for key, value in items for leaf in _leaves(value, (*names, str(key)), path)]
+        for key, value in cast("Mapping[Any, Any]", part).items():
+            yield from _leaves(value, (*names, str(key)), path)
+        return
     try:
-        return [("/".join(names), _array(part))]
+        array = _array(part)
     except (TypeError, ValueError) as error:
         place = "/".join(names) or "its content"
         raise ValueError(
             f"{path} was refused: {place} is no array of numbers ({error}). Expected dictionaries of arrays, as "
             "DeepMind's release of Perceiver IO has them."
         ) from error
+    yield "/".join(names), array
 
 
 def _array(value: Any) -> NumberArray:
@@ -127,7 +137,7 @@ def _array_types() -> tuple[type[Any], type[Any]]:
     class NumberType:
         """Stand-in for `numpy.dtype`."""
 
-        def __init__(self, code: str, *_: object) -> None:
+        def __init__(self, code: Any, *_: object) -> None:
             self.code, self.order = code, "="
 
         def __setstate__(self, state: Any) -> None:
@@ -135,7 +145,7 @@ def _array_types() -> tuple[type[Any], type[Any]]:
 
         def resolved(self) -> np.dtype[Any]:
             """Return the type of numbers."""
-            code = self.code.lstrip("<>=|")
+            code = self.code.lstrip("<>=|") if isinstance(self.code, str) else ""
             if code not in _TYPES:
                 raise ValueError(f"type {self.code}")
             order = self.code[0] if self.code[0] in "<>" else self.order
@@ -159,7 +169,7 @@ def _array_types() -> tuple[type[Any], type[Any]]:
             if len(raw) != math.prod(shape) * resolved.itemsize:
                 raise ValueError(f"{len(raw):,} bytes for a shape of {tuple(shape)}")
             flat = np.frombuffer(raw, dtype=resolved)
-            return flat.reshape(shape, order="F" if is_fortran else "C")
+            return flat.reshape(tuple(shape), order="F" if is_fortran else "C")
 
     return NumberType, Numbers
 

@@ -113,9 +113,9 @@ def fit(
         out: The run folder. By default a new one in `runs/`, named like the data.
         resume: Resume the run from its last checkpoint.
         resume_with_other_data: Resume it although rows were added, removed or changed since it began.
-        init_from: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id: the
-            model starts from its weights where they fit. Without a recipe, architecture and preprocessing are those
-            of that model.
+        init_from: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id, or a
+            checkpoint of DeepMind's release (`.pystate`): the model starts from its weights where they fit. Without a
+            recipe, architecture and preprocessing are those of that model.
         on_message: Called with each message.
         overrides: Any field of the recipe: `max_time="10m"`, `label="species"`, `**{"optim.lr": 1e-3}`.
 
@@ -162,7 +162,8 @@ def finetune(source: str | Path, data: Any, **settings: Any) -> Run:
     """Fine-tune a trained model on data and return the run: `fit` with `init_from`.
 
     Args:
-        source: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id.
+        source: A run, or a Perceiver of Hugging Face's (a folder of `save_pretrained`), as a folder or hub id, or a
+            checkpoint of DeepMind's release (`.pystate`).
         data: As for `fit`.
         settings: As for `fit`: `freeze=("encoder",)`, `cache_latents=1`, `lora=8`, `lr_scale={"encoder": 0.1}`,
             `out="runs/birds"`, `max_time="10m"`.
