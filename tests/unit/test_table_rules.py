@@ -65,6 +65,7 @@ def test_classes_start_from_a_linear_model_that_changes_slowly():
         {"is_alone": False},
         {"streams": ("train",)},
         {"overrides": {"linear_start": False}},
+        {"overrides": {"output.element_pools": ()}},
     ],
 )
 def test_without_a_linear_start_the_pools_are_standardized_and_learn_as_fast(facts):

@@ -24,10 +24,8 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 # Kinds of numbers with their bytes; no objects, strings or dates.
 _TYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
-_MOST_DEPTH, _MOST_ARRAYS = (
-    4,
-    100_000,
-)  # mappings in each other, as a pickle can repeat one of them without end
+# A pickle can repeat a mapping without end.
+_MOST_DEPTH, _MOST_ARRAYS = 4, 100_000
 
 NumberArray = npt.NDArray[Any]
 

@@ -37,7 +37,7 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         # The number is a sum of what its fields state: hidden fields and noise would shrink it.
         augment = replace(augment, noise=0.0, drop=0.0)
     fields: dict[str, Any] = {"output.element_pools": ("mean",), "training.ema": 0.99}
-    is_linear = facts.starts_linear
+    is_linear = facts.starts_linear and facts.data.is_open("output")
     if is_linear:
         fields |= {
             "output.standardize_pools": False,
