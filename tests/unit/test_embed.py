@@ -82,6 +82,9 @@ def test_the_nearest_come_first_and_not_the_sample_itself():
     ((first, second),) = known.most_similar(asked, top=2)
     assert first == ("b", pytest.approx(2**-0.5))
     assert second == ("c", pytest.approx(-1))
+    # Arrays without names of their own are numbered in each call.
+    other = Embeddings(("a",), np.array([[0, 1]], np.float32))
+    assert [name for name, _ in known.most_similar(other)[0]] == ["b", "a", "c"]
     with pytest.raises(ValueError, match="vectors of one model"):
         known.similarities(Embeddings(("x",), np.zeros((1, 3), np.float32)))
 
@@ -98,6 +101,12 @@ def test_similar_files_are_listed_and_drawn(run, images, capsys, tmp_path):
     assert main(["embed", str(run), str(images), "--out", str(vectors)]) == 0
     assert main([*flags, str(vectors)]) == 0
     assert capsys.readouterr().out == listed
+    quantized = tmp_path / "quantized.npy"
+    command = ["embed", str(run), str(images), "--quantize", "int8-always"]
+    assert main([*command, "--out", str(quantized)]) == 0
+    assert "int8" in capsys.readouterr().err
+    found, expected = read_embeddings(quantized).vectors, read_embeddings(vectors).vectors
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,11 @@ def test_similar_files_are_listed_and_drawn(run, images, capsys, tmp_path):
         (["embed", "RUN", "--out", "v.npy"], 2, "at least one FILE"),
         (["embed", "RUN", "x.png", "--out", "v.txt"], 2, "expected one of .parquet, .npy, .csv"),
         (["embed", "RUN", "none.png", "--out", "v.npy"], 1, "none.png"),
+        (
+            ["embed", "RUN", "x.png", "--out", "v.npy", "--quantize", "int8", "--device", "cuda"],
+            2,
+            "int8 weights are for prediction on the CPU",
+        ),
         (["similar", "RUN", "none.png", "--among", "."], 1, "none.png"),
         (["similar", "RUN", "images/dark/0.png", "--among", "empty"], 1, "at least one sample"),
     ],

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import tyro
 
-from perceivers.cli.parsing import Device, Switch, check_numbers, parse, texts_of, wrong_arguments
+from perceivers.cli.parsing import (
+    Device,
+    Quantize,
+    Switch,
+    check_numbers,
+    check_quantize,
+    parse,
+    texts_of,
+    wrong_arguments,
+)
 from perceivers.cli.predict import item_of, report_errors
 from perceivers.cli.terminal import echo
 from perceivers.console import CountProgress
@@ -34,6 +43,8 @@ class Options:
         text: A text instead of files. Repeat it for more.
         device: Where to compute. `auto` uses an accelerator if there is one.
         batch_size: Samples in one forward pass.
+        quantize: int8 weights, on the CPU: `int8` if the layers are wide enough to get faster, otherwise float32 with a
+            message; `int8-always` also if it is slower.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -43,12 +54,14 @@ class Options:
     text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     device: Device = "auto"
     batch_size: int = 64
+    quantize: Quantize | None = None
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if a file could not be read."""
     options: Options = parse(Options, args, command="embed", examples=_EXAMPLES)
     check_numbers("embed", options, {"batch_size": 1})
+    check_quantize("embed", options.quantize, options.device)
     if not options.files and not options.text:
         wrong_arguments("embed", "Expected at least one FILE after RUN; got none.")
     from perceivers.evaluation.embeddings import SUFFIXES, write_embeddings
@@ -59,8 +72,14 @@ def run(args: Sequence[str]) -> int:
             "embed", f"--out: expected one of {', '.join(SUFFIXES)}, got {options.out}."
         )
     predictor = load_predictor(
-        options.run, device=options.device, batch_size=options.batch_size, tta=False
+        options.run,
+        device=options.device,
+        batch_size=options.batch_size,
+        quantize=options.quantize,
+        tta=False,
     )
+    if predictor.quantization is not None:
+        echo(f"perceivers embed: {predictor.quantization.sentence()}", err=True)
     items = [item_of(file) for file in options.files]
     items += texts_of("embed", options.text, predictor.columns)
     failed, report, note = report_errors("embed")

@@ -22,6 +22,9 @@ class Embedding:
     vector: npt.NDArray[np.float32]
 
 
+_SAME = 1 - 1e-4  # cosine similarity of a vector and itself, up to rounding
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Vectors of samples.
@@ -55,11 +58,14 @@ class Embeddings:
     def most_similar(self, other: "Embeddings", *, top: int = 5) -> list[list[tuple[str, float]]]:
         """Return, for each sample of `other`, names and cosine similarities of its nearest ones, best first.
 
-        A sample is not its own neighbor: those of the same name are left out.
+        A sample is not its own neighbor: those of the same name and the same vector are left out.
         """
         found: list[list[tuple[str, float]]] = []
         for name, row in zip(other.names, self.similarities(other), strict=True):
-            order = [place for place in np.argsort(-row) if self.names[place] != name]
+            is_itself = [
+                same == name and one > _SAME for same, one in zip(self.names, row, strict=True)
+            ]
+            order = [place for place in np.argsort(-row) if not is_itself[place]]
             found.append([(self.names[place], float(row[place])) for place in order[:top]])
         return found
 
