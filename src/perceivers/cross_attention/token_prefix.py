@@ -30,13 +30,11 @@ class KeyValueProjection:
         num_heads: Number of heads.
         eps: Constant of the norm.
         rotary: Rotary positions of the keys, or None.
-        has_bias: Whether the linear layers have biases.
     """
 
     num_heads: int
     eps: float
     rotary: RotaryConfig | None
-    has_bias: bool
 
     def __call__(
         self,

@@ -237,7 +237,6 @@ class CausalAttention(nn.Module):
             num_heads=self.num_heads,
             eps=LAYER_NORM_EPS,
             rotary=self.rotary,
-            has_bias=self.to_key.bias is not None,
         )
 
     def projection_weights(self, norm: nn.LayerNorm) -> list[Tensor]:
