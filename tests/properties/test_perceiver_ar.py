@@ -143,9 +143,14 @@ def dense(queries, prefix, block, mask, projection, weights, scale):
     return scores.softmax(dim=-1) @ values
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_the_streamed_prefix_has_the_values_and_gradients_of_a_dense_map(chunk, monkeypatch):
+def test_the_streamed_prefix_has_the_values_and_gradients_of_a_dense_map(chunk, fused, monkeypatch):
     monkeypatch.setattr(token_prefix, "CHUNK", chunk)
+    assert token_prefix._FLASH is not None
+    if not fused:
+        monkeypatch.setattr(token_prefix, "_FLASH", None)
+        monkeypatch.setattr(token_prefix, "_FLASH_BACKWARD", None)
     torch.manual_seed(0)
     new = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)  # noqa: E731
     tables = (new(11, 8), new(13, 8), new(5, 8))

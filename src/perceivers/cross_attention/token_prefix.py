@@ -18,6 +18,12 @@ from perceivers.typing import Bool, Float, Int, Tensor
 CHUNK = 2048
 """Tokens whose keys and values are computed at a time."""
 
+# Fused attention that also returns the logarithm of the sum of weights, by which parts are merged.
+_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FLASH_BACKWARD = getattr(
+    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None
+)
+
 KeysValues = tuple[Tensor, Tensor]
 Embed = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
@@ -168,8 +174,7 @@ class _AttendPrefix(torch.autograd.Function):
         queries, keys, values, block_mask, out, log_sum, *weights = ctx.saved_tensors
         prefix, projection, scale = ctx.prefix, ctx.projection, ctx.scale
         gradient = gradients[0]
-        dot = (gradient * out).sum(dim=-1)
-        state = (gradient, log_sum, dot)
+        state = (gradient, out, log_sum)
         d_queries, d_keys, d_values = part_backward(queries, keys, values, block_mask, scale, state)
         d_tables = [torch.zeros_like(table) for table in prefix.tables]
         d_weights = [torch.zeros_like(weight) for weight in weights]
@@ -198,8 +203,15 @@ def attend_part(
 ) -> tuple[Float[Tensor, "B H Q F"], Float[Tensor, "B H Q"]]:
     """Return the attention output over a part of the keys and the logarithm of its sum of weights.
 
-    A query without any key gets zeros and minus infinity.
+    A query without any key gets zeros and minus infinity. On a CPU, PyTorch's fused kernel is used. Gradients are those
+    of `part_backward`.
     """
+    if queries.device.type == "cpu" and _FLASH is not None:
+        arguments = (queries, keys, values, 0.0, False)
+        out, log_sum = _FLASH(*arguments, attn_mask=_added(mask, queries.dtype), scale=scale)
+        if mask is not None:
+            log_sum = log_sum.masked_fill(~mask.any(dim=-1), float("-inf"))
+        return out, log_sum
     scores = (queries * scale) @ keys.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -224,10 +236,13 @@ def part_backward(
         values: Values of the part.
         mask: True where a query attends to a key.
         scale: Factor of the products.
-        state: Gradient of the output, logarithm of the sum of weights over all parts, and the product of output and
-            gradient.
+        state: Gradient of the output, the output, and the logarithm of the sum of weights, over all parts.
     """
-    gradient, log_sum, dot = state
+    gradient, out, log_sum = state
+    if queries.device.type == "cpu" and _FLASH_BACKWARD is not None:
+        arguments = (gradient, queries, keys, values, out, log_sum, 0.0, False)
+        return _FLASH_BACKWARD(*arguments, attn_mask=_added(mask, queries.dtype), scale=scale)
+    dot = (gradient * out).sum(dim=-1)
     scores = (queries * scale) @ keys.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -236,6 +251,15 @@ def part_backward(
     d_scores = weights * (gradient @ values.transpose(-2, -1) - dot[..., None])
     d_queries = (d_scores @ keys) * scale
     return d_queries, d_scores.transpose(-2, -1) @ (queries * scale), d_values
+
+
+def _added(
+    mask: Bool[Tensor, "#B 1 #Q S"] | None, dtype: torch.dtype
+) -> Float[Tensor, "#B 1 #Q S"] | None:
+    """Return what is added to scores: minus infinity where a query must not attend."""
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
 
 
 def _prefix_mask(part: TokenPrefix) -> Bool[Tensor, "B 1 1 S"] | None:

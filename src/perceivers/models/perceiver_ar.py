@@ -11,7 +11,6 @@ from perceivers.cross_attention.token_prefix import (
     KeysValues,
     KeyValueProjection,
     TokenPrefix,
-    attend_part,
     attend_prefix,
 )
 from perceivers.nn.blocks import LAYER_NORM_EPS
@@ -327,7 +326,9 @@ class CausalCrossAttend(_Residual):
                 scale=attention.scale,
             )
         else:
-            read, _ = attend_part(queries, *block, places.block_mask, attention.scale)
+            read = scaled_dot_product_attention(
+                queries, *block, attn_mask=places.block_mask, scale=attention.scale
+            )
         return self.with_residuals(z, attention.output(read))
 
 
