@@ -171,11 +171,11 @@ class _AttendPrefix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        queries, keys, values, block_mask, out, log_sum, *weights = ctx.saved_tensors
+        queries, keys, values, mask, out, log_sum, *weights = ctx.saved_tensors
         prefix, projection, scale = ctx.prefix, ctx.projection, ctx.scale
         gradient = gradients[0]
         state = (gradient, out, log_sum)
-        d_queries, d_keys, d_values = part_backward(queries, keys, values, block_mask, scale, state)
+        d_queries, d_keys, d_values = part_backward(queries, keys, values, mask, scale, state)
         d_tables = [torch.zeros_like(table) for table in prefix.tables]
         d_weights = [torch.zeros_like(weight) for weight in weights]
         for start in range(0, prefix.length, CHUNK):
@@ -184,13 +184,13 @@ class _AttendPrefix(torch.autograd.Function):
             leaves = [leaf.detach().requires_grad_() for leaf in leaves]
             with torch.enable_grad():
                 made = projection(leaves[0], part.positions, leaves[1:])
-            found = part_backward(
-                queries, *(one.detach() for one in made), _prefix_mask(part), scale, state
-            )
+            keys, values = (one.detach() for one in made)
+            mask = _prefix_mask(part)
+            found = part_backward(queries, keys, values, mask, scale, state)
             d_queries = d_queries + found[0]
             d_x, *d_parts = torch.autograd.grad(made, leaves, found[1:])
             part.add_gradient(d_x, d_tables)
-            torch._foreach_add_(d_weights, d_parts)
+            d_weights = [total + one for total, one in zip(d_weights, d_parts, strict=True)]
         return (None, None, None, None, d_queries, d_keys, d_values, *d_tables, *d_weights)
 
 

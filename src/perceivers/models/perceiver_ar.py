@@ -210,7 +210,7 @@ class CausalAttention(nn.Module):
         self, config: PerceiverARConfig, *, rotary: RotaryConfig | None, output_bias: bool
     ) -> None:
         super().__init__()
-        self.num_heads, self.rotary = config.num_heads, rotary
+        self.num_heads, self.rotary, self.has_bias = config.num_heads, rotary, config.bias
         self.scale = (config.channels / config.num_heads) ** -0.5
         self.to_query, self.to_key, self.to_value = (
             _linear(config, config.channels, config.channels) for _ in range(3)
@@ -241,7 +241,7 @@ class CausalAttention(nn.Module):
     def projection_weights(self, norm: nn.LayerNorm) -> list[Tensor]:
         """Return the weights of the projection to keys and values behind a norm."""
         found = [norm.weight, norm.bias, self.to_key.weight, self.to_value.weight]
-        if self.to_key.bias is not None:
+        if self.has_bias:
             found += [self.to_key.bias, self.to_value.bias]
         return found
 
@@ -411,7 +411,7 @@ class PerceiverAR(nn.Module):
         self.to_logits = (
             None
             if config.tied_output
-            else nn.Linear(channels, config.vocab_size, bias=config.output_bias)
+            else _linear(config, channels, config.vocab_size, bias=config.output_bias)
         )
         self.output_bias = None
         if config.tied_output and config.output_bias:
@@ -587,20 +587,14 @@ class PerceiverAR(nn.Module):
         config = self.config
         vectors = [self.tokens.weight, *(one.weight for one in self.position_tables)]
         if config.init == "normal":
-            for module in self.modules():
-                if isinstance(module, nn.Linear):
-                    nn.init.normal_(module.weight, std=config.init_scale)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-            for one in vectors:
+            weights = [one.weight for one in self.modules() if isinstance(one, nn.Linear)]
+            for one in (*vectors, *weights):
                 nn.init.normal_(one, std=config.init_scale)  # pyright: ignore
         else:
             for one in vectors:
                 truncated_normal_(one, 1.0)  # pyright: ignore
             if self.to_logits is not None:
                 nn.init.zeros_(self.to_logits.weight)
-                if self.to_logits.bias is not None:
-                    nn.init.zeros_(self.to_logits.bias)
         if self.latent_vectors is not None:
             truncated_normal_(self.latent_vectors, 0.02)
 
