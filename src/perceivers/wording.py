@@ -56,3 +56,9 @@ def names_text(names: Sequence[str], shown: int = 3) -> str:
     """Return the first names and the number of the others: `a.png, b.png, c.png and 5 more`."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def megabytes(count: int) -> str:
+    """Return a number of bytes as text, in units of a million: `0.43 MB`, `25.4 MB`."""
+    size = count / 1e6
+    return f"{size:.2f} MB" if size < 10 else f"{size:,.1f} MB"

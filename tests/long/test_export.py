@@ -12,7 +12,6 @@ from PIL import Image
 
 from perceivers.cli.main import main
 from perceivers.evaluation.predict import load_predictor
-from perceivers.exporting import export as exporting
 from perceivers.exporting import formats
 from perceivers.exporting.graph import build_graph
 from perceivers.exporting.verify import compare, make_reference
@@ -68,7 +67,7 @@ def says(folder, files):
 def test_onnx_and_torch_export_predict_without_perceivers(run, files, capfd, monkeypatch):
     # Traced once for both: that is most of the time.
     program = formats.trace(build_graph(load(run)))
-    monkeypatch.setattr(exporting, "trace", lambda graph: program)
+    monkeypatch.setattr(formats, "trace", lambda graph: program)
     predictor = load_predictor(run, device="cpu")
     for form, model in (("onnx", "model.onnx"), ("torch", "model.pt2")):
         out = run.parent / form

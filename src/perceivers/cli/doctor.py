@@ -38,6 +38,7 @@ _EXTRAS = {
         ("onnxscript", "onnxscript", "export to ONNX"),
         ("onnxruntime", "onnxruntime", "running ONNX"),
     ),
+    "openvino": (("openvino", "openvino", "export to OpenVINO"),),
     "serve": (
         ("fastapi", "fastapi", "serve"),
         ("uvicorn", "uvicorn", "serve"),

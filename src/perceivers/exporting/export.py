@@ -4,8 +4,8 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,23 +17,17 @@ from perceivers.data.base import DataConfig
 from perceivers.data.modalities.base import clip_positions
 from perceivers.data.modalities.registry import build_modality
 from perceivers.data.registry import PreprocessConfig
-from perceivers.exporting.formats import (
-    open_onnx,
-    open_program,
-    open_weights,
-    trace,
-    write_onnx,
-    write_program,
-    write_weights,
-)
+from perceivers.exporting.formats import EXPORT_FORMATS, ExportFormat, ExportSource
 from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.preprocessing import GraphPreprocessor, script_template
 from perceivers.exporting.script import script_of
 from perceivers.exporting.script_template import ScriptTemplate
+from perceivers.exporting.triton import Deployment, check_model_name
 from perceivers.exporting.verify import (
-    TOLERANCE,
+    COUNT,
+    PRECISIONS,
+    REDUCED_COUNT,
     Difference,
-    Reference,
     compare,
     compare_transformers,
     make_reference,
@@ -43,22 +37,15 @@ from perceivers.hub.convert import export_huggingface
 from perceivers.hub.quantize import is_quantized
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
-from perceivers.tasks.config import BaseTaskConfig
 from perceivers.typing import Tensor
 
-FORMATS = ("onnx", "torch", "safetensors", "huggingface")
+FORMATS = (*EXPORT_FORMATS, "huggingface")
 
 MANIFEST_FILE = "preprocess.json"
 SCRIPT_FILE = "predict.py"
 _MADE_BY = "perceivers export"
-_FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
-_ALL_FILES = (
-    "preprocess.json",
-    "predict.py",
-    "config.json",
-    "KEYS.md",
-    "model.onnx.data",
-    *_FILES.values(),
+_NOTEWORTHY = (
+    0.8  # of the weights in float32: a smaller precision that saves less than the rest is mentioned
 )
 
 
@@ -91,12 +78,18 @@ class Export:
         files: Names of the files in it.
         difference: Difference to the model. None: not compared, because `transformers` is missing.
         notes: Sentences on missing files; for `huggingface` the name of the class.
+        model_file: Path of the model in the folder. Empty for `huggingface`.
+        num_bytes: Size of the model's files.
+        weight_bytes: Size of the weights in float32.
     """
 
     folder: Path
     files: tuple[str, ...]
     difference: Difference | None = None
     notes: tuple[str, ...] = ()
+    model_file: str = ""
+    num_bytes: int = 0
+    weight_bytes: int = 0
 
 
 def export(
@@ -104,6 +97,7 @@ def export(
     path: str | Path,
     *,
     format: str = "onnx",
+    precision: str = "float32",
     samples: Sequence[Any] | None = None,
 ) -> Export:
     """Write a run as a folder that other programs read.
@@ -114,55 +108,103 @@ def export(
     Args:
         run: A run folder, a model on the Hugging Face hub, or a predictor.
         path: The folder to write. That of an earlier export is replaced.
-        format: `onnx`, `torch` (an archive of torch.export) and `safetensors` have a manifest of inputs and outputs,
-            the first two also a script that predicts; `huggingface` is for `transformers`.
+        format: `onnx`, `openvino`, `triton` (a model of Triton Inference Server), `torch` (an archive of torch.export)
+            and `safetensors` have a manifest of inputs and outputs, all but the last also a script that predicts;
+            `huggingface` is for `transformers`.
+        precision: `float32`; `float16` of ONNX, OpenVINO and Triton; `int8` of ONNX and Triton.
         samples: Samples to compare on, as for `Predictor.predict`: paths, or dicts of a path for each modality.
 
     Raises:
         ImportError: If a library is missing. The message has the command to install it.
         OSError: If `path` exists and is not of an earlier export, or the run cannot be read.
-        RuntimeError: If the outputs differ by more than 1e-4. Nothing is written.
+        RuntimeError: If the outputs differ by more than the precision's tolerance. Nothing is written.
         ValueError: If the model cannot be exported to this format, or a sample cannot be read.
     """
-    if format not in FORMATS:
-        raise ValueError(f"Expected format to be one of {', '.join(FORMATS)}; got {format!r}.")
+    check_format(format, precision)
     folder = Path(path)
     _check_folder(folder)
     if format == "huggingface":
         return _export_huggingface(run, folder)
+    form = EXPORT_FORMATS[format]
+    if form.write_beside is not None:
+        check_model_name(folder.resolve().name)
     saved = _copy_to_cpu(run)
     # The reference is computed as in prediction, the graph with plain operations.
     implementation = getattr(saved.model.config.encoder, "attn_implementation", "projected")
     graph = build_graph(saved)
-    saved.model.set_attn_implementation(implementation)
-    try:
-        reference = make_reference(saved, graph, samples)
-    finally:
-        saved.model.set_attn_implementation("projected")
+    with _attention(saved.model, implementation):
+        count = COUNT if precision == "float32" else REDUCED_COUNT
+        reference = make_reference(saved, graph, samples, count)
+    source = ExportSource(saved=saved, graph=graph, precision=precision)
     with _atomic_folder(folder) as new:
-        difference = _WRITERS[format](saved, graph, reference, new / _FILES[format])
+        model = new / form.file
+        form.write(source, model)
+        opened = form.open(model, 0)
+        difference = compare(reference, opened, precision)
         _check_difference(difference, folder)
-        notes = _write_manifest(saved, graph, reference, difference, new, format)
-        files = tuple(sorted(one.name for one in new.iterdir()))
-    return Export(folder=folder, files=files, difference=difference, notes=notes)
+        manifest = _manifest(saved.config, graph, reference.outputs, difference)
+        manifest |= {"model": form.file, "format": format, "precision": precision}
+        notes = _write_manifest(saved.config, graph, manifest, new, form)
+        if form.write_beside is not None:
+            form.write_beside(
+                Deployment(
+                    name=folder.resolve().name,
+                    folder=new,
+                    manifest=manifest,
+                    reference=reference,
+                    run=opened,
+                )
+            )
+        files = tuple(sorted(_files_in(new)))
+        num_bytes = form.num_bytes(new)
+    weight_bytes = sum(4 * one.numel() for one in saved.model.parameters())
+    if precision != "float32" and num_bytes > _NOTEWORTHY * weight_bytes:
+        notes = (*notes, _size_note(precision))
+    return Export(
+        folder=folder,
+        files=files,
+        difference=difference,
+        notes=notes,
+        model_file=form.file,
+        num_bytes=num_bytes,
+        weight_bytes=weight_bytes,
+    )
 
 
-def _as_onnx(saved: Saved, graph: ExportGraph, reference: Reference, path: Path) -> Difference:  # noqa: ARG001
-    write_onnx(trace(graph), graph, path)
-    return compare(reference, open_onnx(path))
+@contextmanager
+def _attention(model: Perceiver | Ensemble, implementation: str) -> Generator[None]:
+    """Compute cross-attention by another implementation for a while, and then by the `projected` one."""
+    model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("projected")
 
 
-def _as_program(saved: Saved, graph: ExportGraph, reference: Reference, path: Path) -> Difference:  # noqa: ARG001
-    write_program(trace(graph), path)
-    return compare(reference, open_program(path))
+def check_format(format: str, precision: str = "float32") -> None:
+    """Raise ValueError if a format is unknown, or is not written in a precision."""
+    if format not in FORMATS:
+        raise ValueError(f"Expected format to be one of {', '.join(FORMATS)}; got {format!r}.")
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"Expected precision to be one of {', '.join(PRECISIONS)}; got {precision!r}."
+        )
+    known = {name: one.precisions for name, one in EXPORT_FORMATS.items()}
+    if precision not in known.get(format, ("float32",)):
+        able = " or ".join(name for name, found in known.items() if precision in found)
+        raise ValueError(
+            f"The format {format} is not written in {precision}. Choose the format {able}, or the precision "
+            f"{' or '.join(known.get(format, ('float32',)))}."
+        )
 
 
-def _as_weights(saved: Saved, graph: ExportGraph, reference: Reference, path: Path) -> Difference:  # noqa: ARG001
-    write_weights(saved, path.parent)
-    return compare(reference, open_weights(path.parent))
-
-
-_WRITERS = {"onnx": _as_onnx, "torch": _as_program, "safetensors": _as_weights}
+def _size_note(precision: str) -> str:
+    if precision == "int8":
+        return (
+            "int8 saves little for this model: it is for linear layers of latents and for large embedding tables, and "
+            "most weights are in other layers. --precision float16 halves all of them"
+        )
+    return f"{precision} saves little for this model: most of its file is the graph, not weights"
 
 
 def _export_huggingface(run: str | Path | HasModel, folder: Path) -> Export:
@@ -172,16 +214,19 @@ def _export_huggingface(run: str | Path | HasModel, folder: Path) -> Export:
         difference = compare_transformers(name, new, load(source).model.members[0])
         if difference is not None:
             _check_difference(difference, folder)
-        files = tuple(sorted(one.name for one in new.iterdir()))
+        files = tuple(sorted(_files_in(new)))
     return Export(folder=folder, files=files, difference=difference, notes=(name,))
 
 
 def _check_difference(difference: Difference, folder: Path) -> None:
     """Raise RuntimeError if the export differs from the model."""
     if not difference.fits:
+        smaller = difference.precision != "float32"
+        advice = "--precision float32" if smaller else "another --format"
         raise RuntimeError(
-            f"The exported model differs from the model by up to {difference.largest:.1e} on {difference.samples}; "
-            f"at most 1e-4 is allowed. Nothing was written to {folder}. Try another --format."
+            f"The exported model differs from the model by up to {difference.sentence()}; at most "
+            f"{difference.tolerance:g} is allowed{' in ' + difference.precision if smaller else ''}. Nothing was "
+            f"written to {folder}. Try {advice}."
         )
 
 
@@ -200,7 +245,7 @@ def _copy_to_cpu(run: str | Path | HasModel) -> Saved:
 
 def _check_folder(folder: Path) -> None:
     """Raise OSError if the folder has other contents than an earlier export."""
-    if folder.suffix in (".onnx", ".pt2", ".safetensors"):
+    if folder.suffix in (".onnx", ".xml", ".pt2", ".safetensors"):
         raise OSError(
             f"Expected a folder for --out, got the name of a file: {folder}. Try --out {folder.with_suffix('')}."
         )
@@ -226,33 +271,51 @@ def _atomic_folder(folder: Path) -> Generator[Path]:
         yield new
         new.chmod(0o755)
         if folder.exists():
-            made = sorted(new.iterdir(), key=lambda one: one.name == MANIFEST_FILE)
-            for one in made:
-                one.replace(folder / one.name)
-            for name in set(_ALL_FILES) - {one.name for one in made}:  # of an earlier export
-                (folder / name).unlink(missing_ok=True)
+            made = sorted(_files_in(new), key=lambda name: name == MANIFEST_FILE)
+            for name in made:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (new / name).replace(folder / name)
+            _remove_earlier(folder, made)
         else:
             new.replace(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def _files_in(folder: Path) -> list[str]:
+    """Return the files below a folder, as paths relative to it."""
+    return [one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()]
+
+
+def _remove_earlier(folder: Path, made: Collection[str]) -> None:
+    """Remove the files of an earlier export, but for those just made."""
+    known = {MANIFEST_FILE, SCRIPT_FILE, "config.json", "KEYS.md"}
+    for form in EXPORT_FORMATS.values():
+        path = Path(form.file)
+        known |= {form.file, *(path.with_name(name).as_posix() for name in form.also)}
+        known |= set(form.files_beside)
+    labels = {one.name for one in folder.glob("*probabilities_labels.txt")}
+    for name in (known | labels).difference(made):
+        (folder / name).unlink(missing_ok=True)
+    for form in EXPORT_FORMATS.values():
+        with suppress(OSError):  # not empty, or missing
+            if (parent := (folder / form.file).parent) != folder:
+                parent.rmdir()
+
+
 def _write_manifest(
-    saved: Saved,
+    config: SavedConfig,
     graph: ExportGraph,
-    reference: Reference,
-    difference: Difference,
+    manifest: Mapping[str, Any],
     folder: Path,
-    form: str,
+    form: ExportFormat,
 ) -> tuple[str, ...]:
     """Write preprocess.json and, where possible, predict.py. Return sentences on what is missing."""
-    task = saved.config.task
+    task = config.task
     assert task is not None
-    manifest = _manifest(saved.config, task, graph, reference.outputs, difference)
-    manifest["model"] = _FILES[form]
     text = json.dumps(manifest, indent=2)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
-    if form == "safetensors":
+    if form.runtime is None:
         return ()
     if not list(graph.readable_outputs()):
         return (
@@ -268,19 +331,20 @@ def _write_manifest(
                 "prepares them, by config.json",
             )
         templates[how["kind"]] = template
-    script = script_of(manifest, templates, runtime=form, masked_text=task.chunked_modality)
+    script = script_of(manifest, templates, runtime=form.runtime, masked_text=task.chunked_modality)
     (folder / SCRIPT_FILE).write_text(script, encoding="utf-8")
     return ()
 
 
 def _manifest(
     config: SavedConfig,
-    task: BaseTaskConfig,
     graph: ExportGraph,
     outputs: Mapping[str, Tensor],
     difference: Difference,
 ) -> dict[str, Any]:
-    """Return the content of preprocess.json but for the name of the model's file."""
+    """Return the content of preprocess.json but for the model's file, format and precision."""
+    task = config.task
+    assert task is not None
     inputs = {
         name: {
             "shape": [
@@ -326,6 +390,8 @@ def _manifest(
     return {
         "made_by": f"{_MADE_BY} {version('perceivers')}",
         "model": "",
+        "format": "",
+        "precision": "",
         "members": config.num_members,
         "mirrored": list(config.mirrored),
         "task": task.kind,
@@ -336,6 +402,8 @@ def _manifest(
         "checked": {
             "samples": difference.samples,
             "largest_difference": difference.largest,
-            "tolerance": TOLERANCE,
+            "tolerance": difference.tolerance,
+            "same_top": difference.same_top,
+            "answers": difference.answers,
         },
     }

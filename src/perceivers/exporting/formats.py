@@ -1,9 +1,10 @@
-"""File formats of exported models: ONNX, torch.export and safetensors, each written and opened again."""
+"""File formats of exported models, each written and opened again: ONNX, OpenVINO, torch.export and safetensors."""
 
 import logging
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,52 @@ import torch
 
 from perceivers.data.base import require
 from perceivers.exporting.graph import ExportGraph, build_graph
-from perceivers.exporting.verify import Run
+from perceivers.exporting.precision import compact, convert_precision
+from perceivers.exporting.triton import TRITON_FILES, Deployment, write_triton_files
+from perceivers.exporting.verify import PRECISIONS, Run
 from perceivers.hub.checkpoint import Saved, load, save
 from perceivers.typing import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource:
+    """A model to export: the saved run, its graph, and the precision of the written model."""
+
+    saved: Saved
+    graph: ExportGraph
+    precision: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat:
+    """A format of exported models.
+
+    Attributes:
+        file: Path of the model's file in the folder.
+        write: Writes a model to a path.
+        open: Opens the written model, for a number of threads; 0: as many as its runtime uses by default.
+        precisions: Precisions that it can be written in.
+        runtime: Runtime of predict.py. None: no script is written.
+        also: Other files of the model, next to `file`.
+        write_beside: Writes further files into the folder, for its deployment.
+        files_beside: Names of these.
+    """
+
+    file: str
+    write: Callable[[ExportSource, Path], None]
+    open: Callable[[Path, int], Run]
+    precisions: tuple[str, ...] = ("float32",)
+    runtime: str | None = None
+    also: tuple[str, ...] = ()
+    write_beside: Callable[[Deployment], None] | None = None
+    files_beside: tuple[str, ...] = ()
+
+    def num_bytes(self, folder: Path) -> int:
+        """Return the size of the model's files in a folder."""
+        path = folder / self.file
+        files = [path, *(path.parent / name for name in self.also)]
+        return sum(one.stat().st_size for one in files if one.exists())
+
 
 OPSET = 20
 _LARGEST_BATCH = 65_536
@@ -64,17 +108,20 @@ def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
         torch.export.save(program, path)
 
 
-def open_program(path: Path) -> Run:
-    """Return an archive of torch.export as a function of inputs by name."""
+def open_program(path: Path, threads: int = 0) -> Run:  # noqa: ARG001
+    """Return an archive of torch.export as a function of inputs by name. Its threads are those of PyTorch."""
     with _quiet():
         module: Run = torch.export.load(path).module()
     return lambda inputs: module(dict(inputs))
 
 
-def write_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, path: Path) -> None:
+def write_onnx(
+    program: torch.export.ExportedProgram, source: ExportSource | ExportGraph, path: Path
+) -> None:
     """Write a traced graph for onnxruntime. Weights beyond 2 GB lie beside the file."""
     require("onnx", "export")
     require("onnxscript", "export")
+    graph = source.graph if isinstance(source, ExportSource) else source
     inputs = graph.made(2)
     with torch.inference_mode():
         outputs = list(graph(inputs))
@@ -91,20 +138,55 @@ def write_onnx(program: torch.export.ExportedProgram, graph: ExportGraph, path: 
             )
             assert found is not None
             _name_axes(found.model, graph)
+            modules = compact(found.model)
             found.save(str(path))
     except Exception as error:  # the exporter raises many kinds
         raise ValueError(_reason("ONNX", error)) from error
+    if isinstance(source, ExportSource) and source.precision != "float32":
+        with _quiet():
+            convert_precision(path, source.precision, modules, source.saved.model)
 
 
-def open_onnx(path: Path) -> Run:
+def open_onnx(path: Path, threads: int = 0) -> Run:
     """Return a model of onnxruntime, on the CPU, as a function of inputs by name."""
     runtime = require("onnxruntime", "export")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # float16 constants that it does not fold are worth no warning
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         feed = {name: tensor.numpy() for name, tensor in inputs.items()}
         return dict(zip(names, session.run(names, feed), strict=True))
+
+    return run
+
+
+def write_openvino(source: ExportSource, path: Path) -> None:
+    """Write model.xml and model.bin for OpenVINO, with weights in float32 or float16."""
+    openvino = require("openvino", "openvino")
+    whole = path.with_suffix(".onnx")
+    # Its own compression also rounds constants of preprocessing and indices, whose range float16 does not have.
+    write_onnx(trace(source.graph), source, whole)
+    # Not convert_model, which reports its use to the vendor.
+    model = openvino.Core().read_model(str(whole))
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+    for one in path.parent.glob(f"{whole.name}*"):
+        one.unlink()
+
+
+def open_openvino(path: Path, threads: int = 0) -> Run:
+    """Return a model of OpenVINO, on the CPU and computed in float32, as a function of inputs by name."""
+    openvino = require("openvino", "openvino")
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        found = compiled({name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: found[port] for port in compiled.outputs for name in port.names}
 
     return run
 
@@ -137,9 +219,9 @@ def write_weights(saved: Saved, folder: Path) -> None:
     (folder / "KEYS.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def open_weights(folder: Path) -> Run:
-    """Return a model loaded from its weights as a function of inputs by name."""
-    graph = build_graph(load(folder))
+def open_weights(path: Path, threads: int = 0) -> Run:  # noqa: ARG001
+    """Return a model loaded from its weights as a function of inputs by name. Its threads are those of PyTorch."""
+    graph = build_graph(load(path.parent))
     return lambda inputs: graph(dict(inputs))
 
 
@@ -189,3 +271,50 @@ def _quiet() -> Generator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _write_onnx(source: ExportSource, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_onnx(trace(source.graph), source, path)
+
+
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+    "onnx": ExportFormat(
+        file="model.onnx",
+        write=_write_onnx,
+        open=open_onnx,
+        precisions=PRECISIONS,
+        runtime="onnx",
+        also=("model.onnx.data",),
+    ),
+    "openvino": ExportFormat(
+        file="model.xml",
+        write=write_openvino,
+        open=open_openvino,
+        precisions=("float32", "float16"),
+        runtime="openvino",
+        also=("model.bin",),
+    ),
+    "triton": ExportFormat(
+        file="1/model.onnx",
+        write=_write_onnx,
+        open=open_onnx,
+        precisions=PRECISIONS,
+        runtime="onnx",
+        also=("model.onnx.data",),
+        write_beside=write_triton_files,
+        files_beside=TRITON_FILES,
+    ),
+    "torch": ExportFormat(
+        file="model.pt2",
+        write=lambda source, path: write_program(trace(source.graph), path),
+        open=open_program,
+        runtime="torch",
+    ),
+    "safetensors": ExportFormat(
+        file="model.safetensors",
+        write=lambda source, path: write_weights(source.saved, path.parent),
+        open=open_weights,
+    ),
+}
+"""Formats with a manifest, by name. `huggingface` has another layout."""

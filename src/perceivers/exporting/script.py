@@ -30,6 +30,16 @@ def run(feed):
     return dict(zip(names, session.run(names, feed)))
 
 """,
+    "openvino": """
+settings = {"INFERENCE_PRECISION_HINT": "f32"}
+model = openvino.Core().compile_model(str(HERE / MANIFEST["model"]), "CPU", settings)
+
+
+def run(feed):
+    found = model(feed)
+    return {name: found[port] for port in model.outputs for name in port.names}
+
+""",
     "torch": """
 program = torch.export.load(HERE / MANIFEST["model"]).module()
 
@@ -41,6 +51,9 @@ def run(feed):
 
 """,
 }
+
+# Without it, onnxruntime prints a warning for each constant in float16 that it does not fold.
+_QUIET = "\nonnxruntime.set_default_logger_severity(3)\n"
 
 _FEED = '''
 class Unreadable(ValueError):
@@ -216,6 +229,7 @@ _PACKAGES = {
     "soundfile": "soundfile (soxr for other sample rates, av for videos)",
     "av": "av",
 }
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 _STANDARD = {"json", "sys", "csv", "io", "math", "re", "zlib", "from pathlib import Path"}
 
 
@@ -236,9 +250,9 @@ def script_of(
     }
     parts = list(dict.fromkeys(_with_uses(readers.values())))
     imports = {"json", "sys", "from pathlib import Path", "numpy"}
-    imports |= {"onnxruntime" if runtime == "onnx" else "torch"}
+    imports |= {_RUNTIMES[runtime]}
     imports |= {name for part in parts for name in part.imports}
-    needs = ["numpy", *(name for name in ("onnxruntime", "torch") if name in imports)]
+    needs = ["numpy", *(name for name in _RUNTIMES.values() if name in imports)]
     roots = {name.removeprefix("from ").split()[0] for name in imports}
     needs += [name for module, name in _PACKAGES.items() if module in roots]
     names = list(manifest["modalities"])
@@ -253,7 +267,8 @@ def script_of(
     body = "".join(f"\n{part.text}\n" for part in parts)
     end = _PRINT_FILLED_TEXT.format(text=masked_text) if masked_text else _PRINT_VALUES
     answer = _NAME.format(version=ANSWER_VERSION)
-    return f"{head}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{answer}{_USAGE}{end}"
+    quiet = _QUIET if (runtime, manifest["precision"]) == ("onnx", "float16") else ""
+    return f"{head}{quiet}{_RUN[runtime]}{body}\nREAD = {{{table}}}\n\n{_FEED}{answer}{_USAGE}{end}"
 
 
 def _with_uses(templates: Iterable[ScriptTemplate]) -> Iterator[ScriptTemplate]:

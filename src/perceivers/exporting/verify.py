@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from perceivers.data.base import DataConfig
@@ -27,11 +28,19 @@ from perceivers.exporting.graph import ExportGraph, one_window
 from perceivers.hub.checkpoint import Saved
 from perceivers.models.perceiver import Perceiver
 from perceivers.typing import Float, Tensor
+from perceivers.wording import counted
 
-TOLERANCE = 1e-4
-"""Largest allowed difference of an output of the model."""
+PRECISIONS = ("float32", "float16", "int8")
+"""Precisions of exported models: their weights, and the arithmetic with them."""
 
-COUNT = 4  # samples that are compared
+TOLERANCES = {"float32": 1e-4, "float16": 0.02, "int8": 0.1}
+"""Largest allowed difference by precision.
+
+Of any output in float32, else of a probability; of outputs that are none, relative to the largest absolute value.
+"""
+
+COUNT = 4  # samples that are compared in float32
+REDUCED_COUNT = 16  # those in other precisions, whose differences vary more
 _SPLITS = ("test", "validation", "train")  # of the run's own data, in order of preference
 _PIXELS_AT_ONCE = 6272  # queries of a video that are decoded at once, as in DeepMind's release
 
@@ -40,6 +49,8 @@ Run = Callable[[Mapping[str, Tensor]], Mapping[str, Any]]
 
 Pairs = list[tuple[Tensor, Tensor]]
 """Outputs of transformers and of this library."""
+
+_Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # actual and expected output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +64,53 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Largest absolute difference of an output of an exported model to the original, and the compared samples."""
+    """Difference of an exported model to the original.
+
+    Attributes:
+        largest: Largest absolute difference of an output, see `TOLERANCES`.
+        samples: Description of the compared samples.
+        precision: Precision of the exported model.
+        same_top: Number of compared answers whose most probable label is that of the model. None: not counted.
+        answers: Number of compared answers.
+    """
 
     largest: float
     samples: str
+    precision: str = "float32"
+    same_top: int | None = None
+    answers: int = 0
+
+    @property
+    def tolerance(self) -> float:
+        """Largest allowed difference."""
+        return TOLERANCES[self.precision]
 
     @property
     def fits(self) -> bool:
         """Whether it is small enough."""
-        return self.largest <= TOLERANCE
+        return self.largest <= self.tolerance
+
+    def sentence(self) -> str:
+        """Return the difference in words, and the samples."""
+        if self.precision == "float32":
+            return f"{self.largest:.1e}, on {self.samples}"
+        if self.same_top is None:
+            return f"{self.largest:.1e} of the largest output, on {self.samples}"
+        same = f"the same best label in {self.same_top:,} of {counted(self.answers, 'answer')}"
+        return f"{self.largest:.1e} of a probability and {same}, on {self.samples}"
 
 
 def make_reference(
-    saved: Saved, graph: ExportGraph, samples: Sequence[Any] | None = None
+    saved: Saved, graph: ExportGraph, samples: Sequence[Any] | None = None, count: int = COUNT
 ) -> Reference:
     """Return samples and the outputs of the model, before the graph is exported.
 
-    Without `samples`, some of the run's own data are used where they are found, else random inputs.
+    Without `samples`, up to `count` of the run's own data are used where they are found, else random inputs.
     """
     config = saved.config
     columns = config.input_columns()
     preprocess = {name: one_window(config.preprocess[name]) for name in columns}
-    reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=COUNT))
+    reader = SampleTransform(columns, preprocess, None, LoaderSettings(batch_size=count))
     if samples is not None:
         try:
             rows: Iterable[RawSample] = list(samples_of(list(samples), columns))
@@ -82,11 +118,11 @@ def make_reference(
             raise ValueError(error.args[0]) from error
         origin = "given with --samples"
     else:
-        split, rows = _open_run_data(saved)
+        split, rows = _open_run_data(saved, count)
         origin = f"of the run's {split} split"
-    values, decoded = _decode(reader, rows, skip=samples is None)
+    values, decoded = _decode(reader, rows, count if samples is None else None)
     if not decoded:
-        inputs = graph.made()
+        inputs = graph.made(max(3, count // 2))
         description = (
             f"{next(iter(inputs.values())).shape[0]} made-up samples, since the run's data were not found "
             "(--samples FILE... compares real ones)"
@@ -108,30 +144,65 @@ def make_reference(
     return Reference(inputs=inputs, outputs=graph.named_outputs(outputs), samples=description)
 
 
-def compare(reference: Reference, run: Run) -> Difference:
-    """Return the difference of an exported model to the original, for a batch and for a single sample.
+def compare(reference: Reference, run: Run, precision: str = "float32") -> Difference:
+    """Return the difference of an exported model to the original, for batches and for a single sample.
 
     Values in their own units are left out: they are the standardized ones times a constant.
     """
-    one = {name: tensor[:1] for name, tensor in reference.inputs.items()}
-    largest = 0.0
-    for inputs in (reference.inputs, one):
-        with torch.inference_mode():
-            got = run(inputs)
-        for name, outputs in reference.outputs.items():
-            if name.endswith("values"):
-                continue
-            actual = np.asarray(got[name], dtype=np.float64)
-            expected = outputs[: actual.shape[0]].double().numpy()
-            difference = np.nan_to_num(np.abs(actual - expected), nan=math.inf)
-            largest = max(largest, float(difference.max()))
-    return Difference(largest=largest, samples=reference.samples)
+    total = next(iter(reference.inputs.values())).shape[0]
+    found = [_run_rows(reference, run, first, COUNT) for first in range(0, total, COUNT)]
+    found.append(_run_rows(reference, run, 0, 1))
+    if precision == "float32":
+        each = [
+            _largest(actual - expected)
+            for pairs in found
+            for name, (actual, expected) in pairs.items()
+            if not name.endswith("values")
+        ]
+        return Difference(largest=max(each), samples=reference.samples)
+    return _reduced_difference(found, reference.samples, precision)
+
+
+def _reduced_difference(
+    found: Sequence[Mapping[str, "_Pair"]], samples: str, precision: str
+) -> Difference:
+    """Return the difference of probabilities, or else of the other outputs relative to their largest values."""
+    names = [name for name in found[0] if name.endswith("probabilities")]
+    if not names:
+        scores = [pair for pairs in found for name, pair in pairs.items() if "logits" in name]
+        each = [_largest(a - e) / max(1.0, float(np.abs(e).max())) for a, e in scores]
+        return Difference(largest=max(each), samples=samples, precision=precision)
+    pairs = [pair for one in found[:-1] for pair in (one[name] for name in names)]
+    largest = max(_largest(a - e) for one in found for a, e in (one[name] for name in names))
+    same = [(a.argmax(axis=-1) == e.argmax(axis=-1)).ravel() for a, e in pairs]
+    return Difference(
+        largest=largest,
+        samples=samples,
+        precision=precision,
+        same_top=int(sum(one.sum() for one in same)),
+        answers=sum(map(len, same)),
+    )
+
+
+def _run_rows(reference: Reference, run: Run, first: int, count: int) -> "dict[str, _Pair]":
+    """Return the outputs of an exported model and the expected ones, by name, of some rows of the reference."""
+    rows = slice(first, first + count)
+    with torch.inference_mode():
+        got = run({name: tensor[rows] for name, tensor in reference.inputs.items()})
+    return {
+        name: (np.asarray(got[name], dtype=np.float64), outputs[rows].double().numpy())
+        for name, outputs in reference.outputs.items()
+    }
+
+
+def _largest(difference: npt.NDArray[np.float64]) -> float:
+    return float(np.nan_to_num(np.abs(difference), nan=math.inf).max())
 
 
 def _decode(
-    reader: SampleTransform, rows: Iterable[RawSample], *, skip: bool
+    reader: SampleTransform, rows: Iterable[RawSample], count: int | None
 ) -> tuple[list[dict[str, Any]], list[Sample]]:
-    """Return values and clips of all rows, or with `skip` of the first rows that can be decoded."""
+    """Return values and clips of all rows, or of the first `count` rows that can be decoded."""
     decoded: list[dict[str, Any]] = []
     samples: list[Sample] = []
     for row in rows:
@@ -139,18 +210,18 @@ def _decode(
             values, name, _ = reader.decode(row.row, clip_position=0.5)
             clips = reader.clips(values, SampleRng(), name)
         except (BadRowError, ValueError, OSError, KeyError) as error:
-            if skip:
+            if count is not None:
                 continue
             reason = error.reason if isinstance(error, BadRowError) else str(error)
             raise ValueError(reason) from error
         decoded.append(values)
         samples.append(Sample(clips, None, name))
-        if skip and len(samples) == COUNT:
+        if len(samples) == count:
             break
     return decoded, samples
 
 
-def _open_run_data(saved: Saved) -> tuple[str, Iterable[RawSample]]:
+def _open_run_data(saved: Saved, wanted: int) -> tuple[str, Iterable[RawSample]]:
     """Return a split of the run's own data and some of its rows; none where the data are not found."""
     columns = saved.config.columns
     data = columns.get("data")
@@ -162,7 +233,7 @@ def _open_run_data(saved: Saved) -> tuple[str, Iterable[RawSample]]:
         return "", []
     records = source.splits[split]
     # Far apart, so that they are of several classes; more than needed, since some may not be readable.
-    count = min(4 * COUNT, len(records))
+    count = min(4 * wanted, len(records))
     indices = np.linspace(0, len(records) - 1, count).astype(int)[::-1]
     rows = ((int(index), records.row(int(index))) for index in indices)
     return split, (RawSample(name=f"row {index}", row=dict(row)) for index, row in rows)

@@ -127,7 +127,7 @@ def plan_int8(model: nn.Module, *, always: bool = False) -> Int8Plan:
     Raises:
         ValueError: If `always` is asked for and there are no int8 kernels here.
     """
-    layers = _layers(model)
+    layers = int8_layers(model)
     if not _has_kernels():
         plan = Int8Plan(names=(), num_layers=len(layers), speeds={}, has_kernels=False)
         if always:
@@ -183,7 +183,7 @@ def _quantize_rows(
     return whole, largest.div_(_LARGEST)
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Linear]:
+def int8_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the linear layers that int8 is for, by name."""
     found: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
