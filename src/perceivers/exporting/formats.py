@@ -21,11 +21,23 @@ from perceivers.typing import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource:
-    """A model to export: the saved run, its graph, and the precision of the written model."""
+    """A model to export.
+
+    Attributes:
+        saved: The saved model.
+        graph: Its graph.
+        precision: Precision of the written model.
+        program: The traced graph, if it is known: tracing takes long.
+    """
 
     saved: Saved
     graph: ExportGraph
     precision: str = "float32"
+    program: torch.export.ExportedProgram | None = None
+
+    def traced(self) -> torch.export.ExportedProgram:
+        """Return the traced graph."""
+        return trace(self.graph) if self.program is None else self.program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +180,7 @@ def write_openvino(source: ExportSource, path: Path) -> None:
     openvino = require("openvino", "openvino")
     whole = path.with_suffix(".onnx")
     # Its own compression also rounds constants of preprocessing and indices, whose range float16 does not have.
-    write_onnx(trace(source.graph), source, whole)
+    write_onnx(source.traced(), source, whole)
     # Not convert_model, which reports its use to the vendor.
     model = openvino.Core().read_model(str(whole))
     openvino.save_model(model, str(path), compress_to_fp16=False)
@@ -275,7 +287,7 @@ def _quiet() -> Generator[None]:
 
 def _write_onnx(source: ExportSource, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_onnx(trace(source.graph), source, path)
+    write_onnx(source.traced(), source, path)
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
@@ -307,7 +319,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     ),
     "torch": ExportFormat(
         file="model.pt2",
-        write=lambda source, path: write_program(trace(source.graph), path),
+        write=lambda source, path: write_program(source.traced(), path),
         open=open_program,
         runtime="torch",
     ),

@@ -50,8 +50,8 @@ def check_model_name(name: str) -> None:
     """Raise ValueError if a folder's name cannot be that of a model in the paths of the v2 protocol."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         raise ValueError(
-            "The folder's name is the model's name on the server: expected characters of A-Z, a-z, 0-9, '.', '_' and '-', got "
-            f"{name!r}. Choose another folder for --out, such as models/birds."
+            "The folder's name is the model's name on the server: expected characters of A-Z, a-z, 0-9, '.', '_' and "
+            f"'-', got {name!r}. Choose another folder for --out, such as models/birds."
         )
 
 
