@@ -23,7 +23,7 @@ from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.exporting.export import MANIFEST_FILE
 from perceivers.exporting.formats import EXPORT_FORMATS, ExportSource, trace
 from perceivers.exporting.graph import ExportGraph, build_graph, one_window
-from perceivers.exporting.verify import Run
+from perceivers.exporting.verify import TOLERANCES, Run
 from perceivers.hub.checkpoint import Saved
 from perceivers.tasks.meters import Meter
 from perceivers.typing import Tensor
@@ -157,6 +157,7 @@ def benchmark_run(
         models = [_pytorch(saved, graph), *others]
         rows = _open_rows(predictor, split, num_rows, notes)
         compared = _compare(models, predictor, graph, rows, notes)
+        notes += _too_different(others)
         sizes = tuple(dict.fromkeys((1, batch_size)))
         with torch.inference_mode():
             for size in sizes:
@@ -380,6 +381,16 @@ def _compare(
         for model, meter in zip(models, meters, strict=True):
             model.metric = _value(meter, task.main_metric)
     return compared
+
+
+def _too_different(models: Sequence[Contestant]) -> Iterator[str]:
+    """Yield a note for each export that differs by more than `perceivers export` allows."""
+    for one in models:
+        allowed = TOLERANCES[one.precision]
+        if one.difference > allowed:
+            yield (
+                f"{one.name} differs by more than the {allowed:g} that perceivers export allows on its few samples."
+            )
 
 
 def _value(meter: Meter, name: str) -> float | None:

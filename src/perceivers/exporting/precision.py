@@ -32,7 +32,11 @@ def compact(model: Any) -> dict[str, str]:
 
     Weights that several layers share are stored once; the exporter's notes, with paths of source files, are removed.
     """
+    optimizer: Any = require("onnxscript.optimizer", "export")
     passes: Any = require("onnx_ir.passes.common", "export")
+    # The exporter leaves the transposition of large weights that are used several times to the runtime.
+    optimizer.fold_constants(model, onnx_shape_inference=False, should_fold=_is_transposition)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     passes.DeduplicateInitializersPass(size_limit=_LARGEST_COMPARED)(model)
     modules: dict[str, str] = {}
     origin: dict[str, str] = {}  # module of each value
@@ -47,6 +51,11 @@ def compact(model: Any) -> dict[str, str]:
         origin |= {one.name: module for one in node.outputs}
     passes.ClearMetadataAndDocStringPass()(model)
     return modules
+
+
+def _is_transposition(node: Any) -> bool | None:
+    """Return whether a node of constants is folded in any case; None: as by default."""
+    return True if node.op_type == "Transpose" else None
 
 
 def convert_precision(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from perceivers.exporting.verify import Reference, Run
 
@@ -77,7 +78,8 @@ def write_triton_files(deployment: Deployment) -> None:
         name: tensor[:1].nan_to_num() if tensor.is_floating_point() else tensor[:1]
         for name, tensor in deployment.reference.inputs.items()
     }
-    answer = deployment.run(row)
+    with torch.inference_mode():
+        answer = deployment.run(row)
     feed = {name: tensor.numpy() for name, tensor in row.items()}
     outputs = [{"name": name} for name in manifest["outputs"]]
     request = {"inputs": _tensors(feed), "outputs": outputs}
