@@ -1,6 +1,7 @@
 """Size, speed and accuracy of a run's model in PyTorch and of its exports, side by side on the CPU."""
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -21,7 +22,7 @@ from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
 from perceivers.exporting.export import MANIFEST_FILE
-from perceivers.exporting.formats import EXPORT_FORMATS, ExportSource, trace
+from perceivers.exporting.formats import EXPORT_FORMATS, ExportFormat, ExportSource, trace
 from perceivers.exporting.graph import ExportGraph, build_graph, one_window
 from perceivers.exporting.verify import TOLERANCES, Run
 from perceivers.hub.checkpoint import Saved
@@ -204,8 +205,10 @@ def _open_export(folder: Path, graph: ExportGraph, threads: int) -> Contestant:
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        file, inputs, outputs = manifest["model"], manifest["inputs"], manifest["outputs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        file, precision = manifest["model"], manifest.get("precision", "float32")
+        found = {key: list(how["shape"][1:]) for key, how in manifest["inputs"].items()}
+        answers = {key: list(how["shape"][1:]) for key, how in manifest["outputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OSError(
             f"Expected a folder that perceivers export wrote, with a {MANIFEST_FILE}; got {folder}."
         ) from error
@@ -218,14 +221,11 @@ def _open_export(folder: Path, graph: ExportGraph, threads: int) -> Contestant:
         )
     expected = {key: list(one.shape) for key, one in graph.signatures().items()}
     free = {key for key, one in graph.signatures().items() if one.free}
-    found = {key: list(how["shape"][1:]) for key, how in inputs.items()}
     alike = {key: shape[1:] if key in free else shape for key, shape in expected.items()} == {
         key: shape[1:] if key in free else shape for key, shape in found.items()
     }
     with torch.inference_mode():
-        is_same = alike and _shapes(graph(graph.made(1))) == {
-            key: list(how["shape"][1:]) for key, how in outputs.items()
-        }
+        is_same = alike and _shapes(graph(graph.made(1))) == answers
     if not is_same:
         raise ValueError(
             f"{folder} is the export of another model than the run's: expected inputs {expected}, got {found}, or "
@@ -235,10 +235,21 @@ def _open_export(folder: Path, graph: ExportGraph, threads: int) -> Contestant:
     return Contestant(
         name=folder.name,
         format=name,
-        precision=manifest.get("precision") or "float32",
+        precision=precision,
         num_bytes=form.num_bytes(folder),
-        run=form.open(folder / file, threads),
+        run=_opened(form, folder / file, threads),
     )
+
+
+def _opened(form: ExportFormat, path: Path, threads: int) -> Run:
+    """Return a written model; a damaged file raises OSError."""
+    try:
+        return form.open(path, threads)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has its own kinds
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        raise OSError(f"Cannot open {path}: {reason}. Export the run again.") from error
 
 
 def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -386,7 +397,7 @@ def _compare(
 def _too_different(models: Sequence[Contestant]) -> Iterator[str]:
     """Yield a note for each export that differs by more than `perceivers export` allows."""
     for one in models:
-        allowed = TOLERANCES[one.precision]
+        allowed = TOLERANCES.get(one.precision, math.inf)
         if one.difference > allowed:
             yield (
                 f"{one.name} differs by more than the {allowed:g} that perceivers export allows on its few samples."

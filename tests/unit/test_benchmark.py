@@ -135,6 +135,12 @@ def test_what_is_no_export_of_the_run_is_refused(run, tmp_path):
     (out / "model.onnx").unlink()
     with pytest.raises(OSError, match=r"Expected the model 'model\.onnx' in"):
         benchmark_run(run, [out], **QUICK)
+    (out / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(OSError, match=r"Cannot open .*model\.onnx: .* Export the run again"):
+        benchmark_run(run, [out], **QUICK)
+    (out / "preprocess.json").write_text('{"model": "model.onnx", "inputs": 3, "outputs": 4}')
+    with pytest.raises(OSError, match="Expected a folder that perceivers export wrote"):
+        benchmark_run(run, [out], **QUICK)
     other = save_untrained(tmp_path / "other", "audio")
     exporting.export(other, tmp_path / "audio")
     with pytest.raises(ValueError, match="is the export of another model than the run's"):

@@ -28,6 +28,7 @@ from perceivers.exporting.verify import (
     PRECISIONS,
     REDUCED_COUNT,
     Difference,
+    Reference,
     compare,
     compare_transformers,
     make_reference,
@@ -136,23 +137,26 @@ def export(
         count = COUNT if precision == "float32" else REDUCED_COUNT
         reference = make_reference(saved, graph, samples, count)
     source = ExportSource(saved=saved, graph=graph, precision=precision)
+    return _export(source, form, reference, folder)
+
+
+def _export(source: ExportSource, form: ExportFormat, reference: Reference, folder: Path) -> Export:
+    """Write a model in a format with a manifest, after comparing it with the reference."""
+    saved, precision = source.saved, source.precision
     with _atomic_folder(folder) as new:
         model = new / form.file
         form.write(source, model)
         opened = form.open(model, 0)
         difference = compare(reference, opened, precision)
         _check_difference(difference, folder)
-        manifest = _manifest(saved.config, graph, reference.outputs, difference)
-        manifest |= {"model": form.file, "format": format, "precision": precision}
-        notes = _write_manifest(saved.config, graph, manifest, new, form)
+        manifest = _manifest(saved.config, source.graph, reference.outputs, difference)
+        manifest |= {"model": form.file, "format": form.name, "precision": precision}
+        notes = _write_manifest(saved.config, source.graph, manifest, new, form)
         if form.write_beside is not None:
+            name = folder.resolve().name
             form.write_beside(
                 Deployment(
-                    name=folder.resolve().name,
-                    folder=new,
-                    manifest=manifest,
-                    reference=reference,
-                    run=opened,
+                    name=name, folder=new, manifest=manifest, reference=reference, run=opened
                 )
             )
         files = tuple(sorted(_files_in(new)))
@@ -366,6 +370,32 @@ def _manifest(
             "dtype": one.dtype,
             "mask": None if one.length is None else [one.length],
         }
+    has_clips = any(build_modality(config.preprocess[name]).has_clips for name in modalities)
+    clips = DataConfig(**config.columns.get("config", {})).clips if has_clips else 1
+    return {
+        "made_by": f"{_MADE_BY} {version('perceivers')}",
+        "model": "",
+        "format": "",
+        "precision": "",
+        "members": config.num_members,
+        "mirrored": list(config.mirrored),
+        "task": task.kind,
+        "inputs": inputs,
+        "modalities": modalities,
+        "clip_positions": list(clip_positions(clips)),
+        "outputs": _described_outputs(graph, outputs),
+        "checked": {
+            "samples": difference.samples,
+            "largest_difference": difference.largest,
+            "tolerance": difference.tolerance,
+            "same_top": difference.same_top,
+            "answers": difference.answers,
+        },
+    }
+
+
+def _described_outputs(graph: ExportGraph, outputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return shape and meaning of each output, and the names of its classes, labels or numbers."""
     readable = list(graph.readable_outputs())
     described: dict[str, Any] = {
         name: {
@@ -385,25 +415,4 @@ def _manifest(
             "threshold": getattr(part.config, "threshold", None),
             "temperature": getattr(part.config, "temperature", 1.0),
         }
-    has_clips = any(build_modality(config.preprocess[name]).has_clips for name in modalities)
-    clips = DataConfig(**config.columns.get("config", {})).clips if has_clips else 1
-    return {
-        "made_by": f"{_MADE_BY} {version('perceivers')}",
-        "model": "",
-        "format": "",
-        "precision": "",
-        "members": config.num_members,
-        "mirrored": list(config.mirrored),
-        "task": task.kind,
-        "inputs": inputs,
-        "modalities": modalities,
-        "clip_positions": list(clip_positions(clips)),
-        "outputs": described,
-        "checked": {
-            "samples": difference.samples,
-            "largest_difference": difference.largest,
-            "tolerance": difference.tolerance,
-            "same_top": difference.same_top,
-            "answers": difference.answers,
-        },
-    }
+    return described

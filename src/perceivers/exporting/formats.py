@@ -45,6 +45,7 @@ class ExportFormat:
     """A format of exported models.
 
     Attributes:
+        name: Its name.
         file: Path of the model's file in the folder.
         write: Writes a model to a path.
         open: Opens the written model, for a number of threads; 0: as many as its runtime uses by default.
@@ -55,6 +56,7 @@ class ExportFormat:
         files_beside: Names of these.
     """
 
+    name: str
     file: str
     write: Callable[[ExportSource, Path], None]
     open: Callable[[Path, int], Run]
@@ -290,8 +292,9 @@ def _write_onnx(source: ExportSource, path: Path) -> None:
     write_onnx(source.traced(), source, path)
 
 
-EXPORT_FORMATS: dict[str, ExportFormat] = {
-    "onnx": ExportFormat(
+_FORMATS = (
+    ExportFormat(
+        name="onnx",
         file="model.onnx",
         write=_write_onnx,
         open=open_onnx,
@@ -299,7 +302,8 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         runtime="onnx",
         also=("model.onnx.data",),
     ),
-    "openvino": ExportFormat(
+    ExportFormat(
+        name="openvino",
         file="model.xml",
         write=write_openvino,
         open=open_openvino,
@@ -307,7 +311,8 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         runtime="openvino",
         also=("model.bin",),
     ),
-    "triton": ExportFormat(
+    ExportFormat(
+        name="triton",
         file="1/model.onnx",
         write=_write_onnx,
         open=open_onnx,
@@ -317,16 +322,20 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         write_beside=write_triton_files,
         files_beside=TRITON_FILES,
     ),
-    "torch": ExportFormat(
+    ExportFormat(
+        name="torch",
         file="model.pt2",
         write=lambda source, path: write_program(source.traced(), path),
         open=open_program,
         runtime="torch",
     ),
-    "safetensors": ExportFormat(
+    ExportFormat(
+        name="safetensors",
         file="model.safetensors",
         write=lambda source, path: write_weights(source.saved, path.parent),
         open=open_weights,
     ),
-}
+)
+
+EXPORT_FORMATS = {form.name: form for form in _FORMATS}
 """Formats with a manifest, by name. `huggingface` has another layout."""
