@@ -7,6 +7,7 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.embeddings import Embeddings as Embeddings
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predict import Predictor as Predictor
+from .evaluation.generate import generate_text as generate_text
 from .evaluation.predict import load as load
 from .evaluation.predict import save as save
 from .evaluation.probe import ProbeResult as ProbeResult
@@ -114,6 +115,7 @@ from .models.decoder import OutputConfig as OutputConfig
 from .models.decoder import PerceiverDecoder as PerceiverDecoder
 from .models.encoder import PerceiverEncoder as PerceiverEncoder
 from .models.encoder import PerceiverEncoderConfig as PerceiverEncoderConfig
+from .models.autoregressive import NextTokenConfig as NextTokenConfig
 from .models.generate import GenerationConfig as GenerationConfig
 from .models.generate import TokenGenerator as TokenGenerator
 from .models.generate import sample_tokens as sample_tokens

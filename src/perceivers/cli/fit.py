@@ -166,9 +166,5 @@ def _report(result: "Run") -> None:
         "validation", result.metrics["samples"], members=result.num_members
     ):
         echo(f"\n{warning}", wrap=True)
-    echo(
-        f"\nThe run is in {folder} (see report.md there). Next:\n"
-        f"  perceivers evaluate {folder}\n"
-        f"  perceivers predict {folder} FILE...\n"
-        f"  perceivers explain {folder} FILE --out attention.png"
-    )
+    commands = [f"  perceivers {one.replace('RUN', str(folder))}" for one in result.next_commands]
+    echo("\n".join([f"\nThe run is in {folder} (see report.md there). Next:", *commands]))

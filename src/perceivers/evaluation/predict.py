@@ -28,6 +28,7 @@ from perceivers.hub.checkpoint import Saved, config_json
 from perceivers.hub.device import pick_device
 from perceivers.hub.quantize import Int8Plan, Quantize, plan_int8, quantize_int8
 from perceivers.models.ensemble import Ensemble
+from perceivers.models.generate import GenerationConfig
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.averaging import combine_clips, infer_views
 from perceivers.tasks.base import PredictionRequest, TaskBatch
@@ -203,6 +204,27 @@ class Predictor:
         found = list(_good(tracked(self._each(samples, compute), total), on_error))
         vectors = np.stack([one.vector for one in found]) if found else np.zeros((0, 0), np.float32)
         return Embeddings(names=tuple(one.name for one in found), vectors=vectors)
+
+    def generate(
+        self, prompts: str | Sequence[str], *, length: int = 256, **settings: Any
+    ) -> str | list[str]:
+        """Return the continuation of a text, or of each of several, by a run of the next byte (recipe `text_ar`).
+
+        `perceivers.generate_text` yields it character by character.
+
+        Args:
+            prompts: Beginning of the text, or of each text; an empty one begins a text.
+            length: Number of bytes.
+            settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
+
+        Raises:
+            ValueError: If the run is another one, or a number is out of range.
+        """
+        from perceivers.evaluation.generate import generate_texts
+
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        found = generate_texts(self, texts, length=length, config=GenerationConfig(**settings))
+        return found[0] if isinstance(prompts, str) else found
 
     def read(self, samples: Sequence[Sample]) -> Batch:
         """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""

@@ -18,6 +18,7 @@ from perceivers.exporting.preprocessing import (
 )
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
+from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.averaging import Views, infer_views
@@ -119,6 +120,11 @@ def build_graph(saved: Saved) -> ExportGraph:
         raise ValueError(
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so that its inputs "
             "are unknown: pv.save(predictor, folder) and `perceivers fit` save both. Or call torch.export on the model."
+        )
+    if isinstance(saved.model.members[0].encoder, AutoregressiveEncoder):
+        raise ValueError(
+            f"The model in {saved.folder} cannot be exported: it generates token by token with a cache, which a graph "
+            "of one pass lacks. `perceivers generate` uses it; config.json and model.safetensors hold its weights."
         )
     saved.model.set_attn_implementation("projected")
     names = sorted(set(config.preprocess).difference(config.task.target_modalities))

@@ -11,4 +11,5 @@ import perceivers.inputs.points
 import perceivers.inputs.series
 import perceivers.inputs.table
 import perceivers.inputs.text
+import perceivers.inputs.tokens
 import perceivers.inputs.video

@@ -7,6 +7,7 @@ import torch
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.models.perceiver_ar import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoderConfig
 
 
@@ -56,6 +57,8 @@ def compression(config: PerceiverConfig) -> Compression:
     encoder = config.encoder
     if isinstance(encoder, TransformerEncoderConfig):  # without latents
         latents = elements * encoder.channels
+    elif isinstance(encoder, PerceiverARConfig):
+        latents = encoder.num_latents * encoder.channels
     else:
         latents = encoder.num_latents * encoder.latent_channels
     return Compression(

@@ -22,6 +22,7 @@ from perceivers.inputs.elements import InputAdapter
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
+from perceivers.models.perceiver_ar import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
@@ -105,6 +106,13 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
         width, widening = encoder.channels, encoder.self_attend_widening_factor
         layer = attend_flops(num_elements, num_elements, width, width, width, width, widening)
         return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
+    if isinstance(encoder, PerceiverARConfig):
+        n, width = encoder.num_latents, encoder.channels
+        wide = {"d": width, "c": width, "qk": width, "v": width}
+        read = attend_flops(n, num_elements, **wide, widening_factor=encoder.cross_widening_factor)
+        layer = attend_flops(n, n, **wide, widening_factor=encoder.widening_factor)
+        reads = 1 + len(encoder.cross_attends_after)
+        return reads * read + encoder.num_layers * layer + 2 * n * width * encoder.vocab_size
     n, d = encoder.num_latents, encoder.latent_channels
     if encoder.unroll_time:  # each cross-attention gets a part of the time
         num_elements = num_elements // encoder.num_cross_attends
@@ -188,7 +196,8 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
     """Return the operations of a forward pass on tensors without data, and its implementation of attention."""
     with torch.device("meta"):
         model = build(replace(config, permute=None)).eval()
-    choices = [Choice("self-attention", {})]
+    is_streamed = isinstance(config.encoder, PerceiverARConfig)
+    choices = [Choice("streamed" if is_streamed else "self-attention", {})]
     if isinstance(model.encoder, PerceiverEncoder):
 
         def look(attention: nn.Module, args: tuple[Any, ...]) -> None:

@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
-from perceivers.models.encoder import PerceiverEncoder
-from perceivers.models.perceiver import Perceiver, PerceiverConfig
-from perceivers.models.transformer import TransformerEncoder
+from perceivers.models.perceiver import Encoder, Perceiver, PerceiverConfig
 from perceivers.tasks.averaging import stack_outputs
 from perceivers.typing import Tensor, Tensors
 
@@ -64,7 +62,7 @@ class Ensemble(nn.Module):
         return self.members[0].inputs
 
     @property
-    def encoder(self) -> PerceiverEncoder | TransformerEncoder:
+    def encoder(self) -> Encoder:
         """Encoder of the first member; those of all have the same sizes."""
         return self.members[0].encoder
 

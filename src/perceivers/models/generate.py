@@ -87,6 +87,12 @@ def sample_tokens(
     return torch.multinomial(shares, 1, generator=generator)[:, 0]
 
 
+def first_latents(model: PerceiverAR, config: GenerationConfig) -> int:
+    """Return the number of latents of the first step, for prompts of at least this length."""
+    most = config.num_latents or model.config.num_latents
+    return min(config.first_latents or max(most // 2, 1), most)
+
+
 class TokenGenerator:
     """Iterator over the tokens that continue prompts; each item is one token of each row.
 
@@ -132,8 +138,7 @@ class TokenGenerator:
         self.is_padded = not bool(self.mask.all())
         self.left = length
         shortest = min(map(len, rows))
-        first = self.config.first_latents or max(self.num_latents // 2, 1)
-        self.count = min(first, shortest, self.num_latents)
+        self.count = min(first_latents(model, self.config), shortest)
         self.start, self.has_begun = 0, False
         self.cache: ARCache | None = None
         self.random = torch.Generator(device).manual_seed(self.config.seed)

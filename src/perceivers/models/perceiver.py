@@ -12,10 +12,12 @@ from perceivers.cross_attention.choice import IMPLEMENTATIONS
 from perceivers.inputs.elements import Elements, InputAdapter, dense
 from perceivers.inputs.fusion import Fusion, FusionConfig
 from perceivers.inputs.registry import InputConfig, build_input
+from perceivers.models.autoregressive import AutoregressiveEncoder, NextToken, NextTokenConfig
 from perceivers.models.check_inputs import check_inputs, expected_inputs
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
+from perceivers.models.perceiver_ar import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig, PoolsElements
@@ -27,9 +29,13 @@ LATENTS = "encoder.latents"
 """Name under which a batch holds latents in place of inputs. No modality has a name with a dot."""
 
 EncoderConfig = Annotated[
-    PerceiverEncoderConfig | TransformerEncoderConfig, Field(discriminator="kind")
+    PerceiverEncoderConfig | TransformerEncoderConfig | PerceiverARConfig,
+    Field(discriminator="kind"),
 ]
-ReadoutConfig = Annotated[MeanPoolConfig | DecoderConfig, Field(discriminator="kind")]
+ReadoutConfig = Annotated[
+    MeanPoolConfig | DecoderConfig | NextTokenConfig, Field(discriminator="kind")
+]
+Encoder = PerceiverEncoder | TransformerEncoder | AutoregressiveEncoder
 
 
 @configclass
@@ -72,7 +78,7 @@ class Perceiver(nn.Module):
     input_channels: int
     """Width of the elements that the encoder reads, C."""
 
-    encoder: PerceiverEncoder | TransformerEncoder
+    encoder: Encoder
 
     pools_elements: bool
     """Whether the output is made of pooled elements beside the latents."""
@@ -88,7 +94,7 @@ class Perceiver(nn.Module):
     def __init__(
         self,
         inputs: Mapping[str, nn.Module],
-        encoder: PerceiverEncoder | TransformerEncoder,
+        encoder: Encoder,
         output: nn.Module,
         *,
         fusion: Fusion | None = None,
@@ -352,9 +358,11 @@ def _build(config: PerceiverConfig) -> Perceiver:
     is_fused = len(widths) > 1 or config.fusion.channels is not None
     fusion = Fusion(config.fusion, widths) if is_fused else None
     input_channels = next(iter(widths.values())) if fusion is None else fusion.channels
-    encoder: PerceiverEncoder | TransformerEncoder
+    encoder: Encoder
     if isinstance(config.encoder, PerceiverEncoderConfig):
         encoder = PerceiverEncoder(config.encoder, input_channels=input_channels)
+    elif isinstance(config.encoder, PerceiverARConfig):
+        encoder = AutoregressiveEncoder(config.encoder)
     else:
         encoder = TransformerEncoder(config.encoder, input_channels=input_channels)
     output: nn.Module
@@ -369,6 +377,12 @@ def _build(config: PerceiverConfig) -> Perceiver:
                 if isinstance(part, HasEmbedding)
             },
         )
+    elif isinstance(config.output, NextTokenConfig):
+        if not isinstance(encoder, AutoregressiveEncoder):
+            raise ValueError(
+                f"output 'next_token' needs the encoder 'perceiver_ar', got '{config.encoder.kind}'."
+            )
+        output = NextToken(encoder)
     else:
         output = MeanPool(
             config.output,
@@ -383,7 +397,7 @@ def _build(config: PerceiverConfig) -> Perceiver:
         if (
             len(adapters) > 1
             or not isinstance(text, ReadsTokens)
-            or isinstance(encoder, TransformerEncoder)
+            or not isinstance(encoder, PerceiverEncoder)
         ):
             raise ValueError(
                 "init='local_attention' is for a Perceiver with one text as input (of kind 'bytes'); got inputs of "

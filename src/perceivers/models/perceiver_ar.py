@@ -438,8 +438,22 @@ class PerceiverAR(nn.Module):
             cache: Keys and values of the tokens before, which gets those of these tokens, from `make_cache`.
 
         Raises:
-            ValueError: If there are no tokens or too many, or tokens outside of the vocabulary.
+            ValueError: If there are no tokens, or too many.
         """
+        return self.logits(
+            self.hidden(tokens, mask, num_latents=num_latents, indices=indices, cache=cache)
+        )
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"] | None = None,
+        *,
+        num_latents: int | None = None,
+        indices: Int[Tensor, "B L A"] | None = None,
+        cache: ARCache | None = None,
+    ) -> Float[Tensor, "B n C"]:
+        """Return the latents before the output layer. Arguments as for `forward`."""
         places = self._places(tokens, mask, num_latents, indices, cache)
         z = places.content if self.to_latents is None else self.to_latents(places.content)
         if self.latent_vectors is not None:
@@ -454,6 +468,10 @@ class PerceiverAR(nn.Module):
         z = self.output_norm(z)
         if self.latent_vectors is not None:
             z = z.unflatten(1, (-1, len(self.latent_vectors))).mean(dim=2)
+        return z
+
+    def logits(self, z: Float[Tensor, "B n C"]) -> Float[Tensor, "B n V"]:
+        """Return the logits of the token that follows each latent."""
         if self.to_logits is not None:
             return self.to_logits(z)
         return linear(z, self.tokens.weight, self.output_bias)

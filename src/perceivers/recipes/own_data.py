@@ -16,8 +16,12 @@ from perceivers.data.registry import find_defaults, find_modality
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import default_input
+from perceivers.inputs.tokens import TokenInputConfig
+from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
+from perceivers.models.perceiver_ar import PerceiverARConfig
+from perceivers.nn.rotary import RotaryConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
 from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim
@@ -25,6 +29,7 @@ from perceivers.recipes.published.language import byte_model
 from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
+from perceivers.tasks.next_token import NextTokenTaskConfig
 
 
 class Part(NamedTuple):
@@ -239,6 +244,43 @@ def text_io(size: str = "tiny") -> Recipe:
         data=DataConfig(clips=8),  # clips of a long text in evaluation
         optim=own_optim(model.lr / 2),
         training=TrainingConfig(batch_size=model.batch_size),
+    )
+
+
+@recipe(sizes=("tiny", "small"))
+def text_ar(size: str = "tiny") -> Recipe:
+    """Your own texts, byte by byte: a model that predicts the next byte, to continue texts with `generate`.
+
+    The latents are the last bytes of a context, which attend to all bytes before them.
+
+    Run:      perceivers fit DATA --recipe text_ar
+              perceivers generate RUN --prompt "Once upon a time"
+    Expected: docs/results/perceiver_ar.md
+    Reference: Perceiver AR (arXiv:2202.07765), with rotary positions as in DeepMind's release.
+    """
+    length, latents, channels, layers = {
+        "tiny": (1024, 256, 128, 4),
+        "small": (4096, 512, 384, 8),
+    }[size]
+    return Recipe(
+        name="text_ar",
+        inputs={"text": TokenInputConfig(max_length=length)},
+        encoder=PerceiverARConfig(
+            vocab_size=262,
+            max_length=length + 1,  # a text and its start
+            num_latents=latents,
+            channels=channels,
+            num_heads=4 if size == "tiny" else 6,
+            num_layers=layers,
+            rotary=RotaryConfig(includes_end=True, max_wavelength=float(length)),
+        ),
+        output=NextTokenConfig(),
+        task=NextTokenTaskConfig(shortest_crop=latents),
+        preprocess={"text": TextPreprocessConfig(max_length=length)},
+        augment={"text": TextAugmentConfig(crop=True)},
+        data=DataConfig(target="nothing"),
+        optim=own_optim(1e-3),
+        training=TrainingConfig(batch_size=8),
     )
 
 

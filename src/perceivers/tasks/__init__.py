@@ -11,6 +11,7 @@ from perceivers.tasks import (
     masked,
     multilabel,
     multitask,
+    next_token,
     regression,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "masked",
     "multilabel",
     "multitask",
+    "next_token",
     "regression",
 ]

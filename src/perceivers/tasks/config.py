@@ -59,6 +59,13 @@ class BaseTaskConfig:
     reports_compression: ClassVar[bool] = False
     """Print how much smaller the latents are than the input."""
 
+    next_commands: ClassVar[tuple[str, ...]] = (
+        "evaluate RUN",
+        "predict RUN FILE...",
+        "explain RUN FILE --out attention.png",
+    )
+    """Commands that `fit` names at its end."""
+
     supports_clips: ClassVar[bool] = True
     """Predictions of several clips of a sample can be averaged."""
 

@@ -150,7 +150,7 @@ class MaskedBytesTask(Task):
     ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
         """Return the name and probability of each byte in a blank."""
         probabilities = self.probabilities(outputs)[0, query, FIRST_BYTE:]
-        return tuple(_byte_name(byte) for byte in range(256)), probabilities
+        return tuple(byte_name(byte) for byte in range(256)), probabilities
 
 
 class MaskedBytesMeter(SummedMeter):
@@ -245,11 +245,11 @@ def filled_texts(
         chosen = [filled[position] for position in blanks[kept].nonzero()[:, 0].tolist()]
         best = shares.topk(min(max(top, 1), shares.shape[1]), dim=-1)
         listed = tuple(
-            tuple((_byte_name(byte), p) for byte, p in zip(bytes_, ps, strict=True))
+            tuple((byte_name(byte), p) for byte, p in zip(bytes_, ps, strict=True))
             for bytes_, ps in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         picked = [shares[i, byte].item() for i, byte in enumerate(chosen)]
-        bytes_ = [_byte_name(byte) for byte in chosen]
+        bytes_ = [byte_name(byte) for byte in chosen]
         yield Prediction(
             name=name,
             text=decoded,
@@ -275,7 +275,7 @@ def _fill(text: Int[Tensor, " n"], chosen: Int[Tensor, " m"]) -> bytes:
     return bytes(bytes_.tolist())
 
 
-def _byte_name(byte: int) -> str:
+def byte_name(byte: int) -> str:
     """Return a byte as a printable character, or as its hexadecimal number."""
     return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
 

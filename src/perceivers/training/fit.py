@@ -56,6 +56,7 @@ from perceivers.runs.summary import (
     versions,
 )
 from perceivers.tasks.base import Task
+from perceivers.tasks.config import BaseTaskConfig
 from perceivers.tasks.intervals import Interval
 from perceivers.tasks.meters import Meter
 from perceivers.tasks.metric_text import metric_text
@@ -84,12 +85,14 @@ class Run:
         metrics: Metrics of the validation split, with the saved weights; of folds, those of all rows out of fold.
         intervals: 95 % confidence interval of each metric that has one, by name.
         num_members: Number of models whose outputs the saved one averages: that of the folds.
+        next_commands: Commands for such a run, in which RUN stands for its folder.
     """
 
     folder: Path
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
     num_members: int = 1
+    next_commands: tuple[str, ...] = BaseTaskConfig.next_commands
 
 
 def fit(
@@ -378,7 +381,12 @@ def _train(
         if not parts.trainer.is_global_zero:
             return Run(folder=folder, metrics=dict(parts.callback.best.metrics))
         summary = _finish(parts, run, data)
-        return Run(folder=folder, metrics=dict(summary.metrics), intervals=summary.intervals)
+        return Run(
+            folder=folder,
+            metrics=dict(summary.metrics),
+            intervals=summary.intervals,
+            next_commands=run.recipe.task.next_commands,
+        )
 
     return run_training(run, folder, restored=restored, start=start, finish=finish, notes=notes)
 

@@ -1,0 +1,101 @@
+"""`perceivers generate`: continue texts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from perceivers.cli.parsing import Device, check_numbers, parse, wrong_arguments
+from perceivers.cli.terminal import echo
+
+_EXAMPLES = """
+  perceivers generate runs/plays --prompt "To be, or not"
+  perceivers generate runs/plays --length 1000 --temperature 0.7 --out scene.txt
+  perceivers generate runs/plays --prompt-file start.txt --seed 1 --format json
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Continue a text by a run that was trained to predict the next byte (recipe text_ar).
+
+    The text appears as it is generated. The end of a prompt that is longer than the model's context is read.
+
+    Attributes:
+        run: A run folder, or a model on the Hugging Face hub.
+        prompt: Beginning of the text. By default none.
+        prompt_file: A file with the beginning.
+        length: Number of bytes to generate.
+        temperature: Divisor of the logits. 0: always the most probable byte.
+        top_p: Only the most probable bytes whose probabilities add up to this share are drawn.
+        top_k: Only so many of the most probable bytes are drawn.
+        seed: Seed of the random numbers.
+        num_latents: Largest number of latents. By default that of training.
+        format: `text`, or `json` with prompt and continuation.
+        out: A file for the text, instead of the terminal.
+        device: Where to compute. `auto` uses an accelerator if there is one.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    prompt: str | None = None
+    prompt_file: Path | None = None
+    length: int = 256
+    temperature: float = 0.8
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int = 0
+    num_latents: int | None = None
+    format: Literal["text", "json"] = "text"
+    out: Path | None = None
+    device: Device = "auto"
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options: Options = parse(Options, args, command="generate", examples=_EXAMPLES)
+    check_numbers("generate", options, {"length": 1, "top_k": 1, "num_latents": 1, "seed": 0})
+    if options.prompt is not None and options.prompt_file is not None:
+        wrong_arguments("generate", "Expected --prompt or --prompt-file, got both.")
+    from perceivers.data.base import atomic_write_text
+    from perceivers.evaluation.generate import generate_text, is_cut
+    from perceivers.evaluation.predict import load_predictor
+    from perceivers.models.generate import GenerationConfig
+
+    try:
+        config = GenerationConfig(
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            seed=options.seed,
+            num_latents=options.num_latents,
+        )
+    except ValueError as error:
+        wrong_arguments("generate", str(error))
+    prompt = options.prompt or ""
+    if options.prompt_file is not None:
+        prompt = options.prompt_file.read_bytes().decode("utf-8", "surrogateescape")
+    predictor = load_predictor(options.run, device=options.device)
+    parts = generate_text(predictor, prompt, length=options.length, config=config)
+    if is_cut(predictor, prompt):
+        echo(
+            "perceivers generate: the prompt is longer than the context; its end is read.", err=True
+        )
+    if options.out is None and options.format == "text":
+        echo(prompt, end="")
+        for part in parts:
+            echo(part, end="")
+        echo("")
+        return 0
+    found = "".join(parts)
+    text = prompt + found
+    if options.format == "json":
+        text = json.dumps({"prompt": prompt, "continuation": found}, ensure_ascii=False, indent=2)
+    if options.out is None:
+        echo(text)
+    else:
+        atomic_write_text(options.out, f"{text}\n")
+        echo(f"{len(found):,} characters in {options.out}", err=True)
+    return 0

@@ -1,0 +1,257 @@
+"""Next byte: an autoregressive model predicts each byte of a text from those before it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from perceivers.registry import configclass
+from perceivers.tasks.base import PredictionRequest, Task, TaskBatch, forward_task, to_float
+from perceivers.tasks.config import BaseTaskConfig
+from perceivers.tasks.masked import FIRST_BYTE, IGNORED, VOCAB_SIZE, byte_name
+from perceivers.tasks.meters import SummedMeter
+from perceivers.tasks.prediction import Prediction
+from perceivers.tasks.registry import register_task
+from perceivers.typing import Bool, Float, Int, Tensor, Tensors
+
+START = 1
+"""Token before the first byte of a text."""
+
+
+@configclass
+class NextTokenTaskConfig(BaseTaskConfig):
+    """Prediction of the next byte of texts.
+
+    Attributes:
+        modality: Input that is the text.
+        shortest_crop: In training texts end at a random byte, so that contexts of all lengths are learned; at the
+            earliest after so many bytes.
+        z_loss: Weight of the squared logarithm of the sum of exponentials, which keeps logits small. DeepMind's
+            release has 1e-4.
+    """
+
+    next_commands: ClassVar[tuple[str, ...]] = (
+        "evaluate RUN",
+        'generate RUN --prompt "Once upon a time"',
+    )
+
+    kind: Literal["next_token"] = "next_token"
+    modality: str = "text"
+    shortest_crop: int = 64
+    z_loss: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.shortest_crop < 1 or self.z_loss < 0:
+            raise ValueError(
+                "Expected a shortest_crop of at least 1 and a z_loss of at least 0, got "
+                f"{self.shortest_crop} and {self.z_loss}."
+            )
+
+    @property
+    def chunked_modality(self) -> str:
+        """Texts are split into chunks of the model's length."""
+        return self.modality
+
+
+class NextTokenTask(Task):
+    """Language modeling on bytes: targets are made from the text.
+
+    In evaluation every byte of a chunk is predicted, from all bytes of the chunk before it: the model is applied to the
+    first N bytes, the first 2N, and so on, where N is its number of latents.
+
+    Reference: Perceiver AR (arXiv:2202.07765); crops and z-loss are those of its release.
+    """
+
+    config: NextTokenTaskConfig
+    main_metric = "bits_per_byte"
+    higher_is_better = False
+    score_name = "accuracy"
+    explain_as = "classification"
+    answer_fields = ("text", "probability", "blanks")
+    optional_answer_fields = ()
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of tokens."""
+        return VOCAB_SIZE
+
+    def prepare_batch(
+        self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
+    ) -> TaskBatch:
+        """Return the texts, shifted behind the start and padded on the left, and the byte after each token."""
+        name = self.config.modality
+        ids = inputs[name]
+        real = masks.get(name)
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
+        if training:
+            first = min(self.config.shortest_crop, ids.shape[1])
+            end = int(torch.randint(first, ids.shape[1] + 1, ()))
+            ids, real = ids[:, :end], real[:, :end]
+        tokens = torch.cat([torch.full_like(ids[:, :1], START), ids[:, :-1]], dim=1)
+        tokens, following, left = _aligned(tokens, ids, real)
+        return TaskBatch(
+            inputs={**inputs, name: tokens},
+            masks=masks if bool(left.all()) and name not in masks else {**masks, name: left},
+            targets=following.masked_fill(~left, IGNORED),
+        )
+
+    def prediction_batch(self, inputs: Tensors, masks: Tensors) -> TaskBatch:
+        """Return whole texts behind the start, whose next byte is predicted."""
+        name = self.config.modality
+        ids = inputs[name]
+        real = masks.get(name)
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
+        tokens = torch.cat([torch.full_like(ids[:, :1], START), ids], dim=1)
+        real = torch.cat([torch.ones_like(real[:, :1]), real], dim=1)
+        tokens, _, left = _aligned(tokens, tokens, real)
+        return TaskBatch(inputs={**inputs, name: tokens}, masks={**masks, name: left}, targets=None)
+
+    def infer(self, model: Any, batch: TaskBatch) -> Float[Tensor, "B L K"]:
+        """Return the logits at every byte; of a prediction those of the last latents."""
+        if batch.targets is None:
+            return super().infer(model, batch)
+        name = self.config.modality
+        tokens, mask = batch.inputs[name], batch.masks.get(name)
+        parts: list[Tensor] = []
+        end = tokens.shape[1]
+        while end > 0:
+            part = replace(
+                batch,
+                inputs={**batch.inputs, name: tokens[:, :end]},
+                masks={**batch.masks, **({} if mask is None else {name: mask[:, :end]})},
+            )
+            parts.append(forward_task(model, part).float())
+            end -= parts[-1].shape[1]
+        return torch.cat(parts[::-1], dim=1)
+
+    def loss(
+        self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy over the bytes that are predicted, in nats, plus the z-loss."""
+        targets = targets[:, -outputs.shape[1] :]
+        kept = targets != IGNORED
+        logits = to_float(outputs)[kept]
+        if not len(logits):
+            return outputs.sum() * 0.0
+        loss = cross_entropy(logits, targets[kept])
+        if self.config.z_loss:
+            loss = loss + self.config.z_loss * logits.logsumexp(dim=-1).square().mean()
+        return loss
+
+    def probabilities(self, outputs: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
+        """Return the probability of each token at each position."""
+        return outputs.float().softmax(dim=-1)
+
+    def combine(self, outputs: Float[Tensor, "B S L K"]) -> Float[Tensor, "B L K"]:
+        """Return the logarithm of each token's mean probability over members."""
+        return outputs.float().log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
+
+    def training_score(
+        self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        """Return the share of bytes that are predicted correctly, times the samples."""
+        targets = targets[:, -outputs.shape[1] :]
+        kept = targets != IGNORED
+        correct = (outputs.argmax(dim=-1) == targets) & kept
+        return correct.sum() / kept.sum().clamp_min(1) * outputs.shape[0]
+
+    def meter(self) -> "NextTokenMeter":
+        """Return a new meter."""
+        return NextTokenMeter()
+
+    def predictions(
+        self, outputs: Float[Tensor, "B n K"], request: PredictionRequest
+    ) -> Iterator[Prediction]:
+        """Yield each text with its most probable next byte; `perceivers generate` continues it."""
+        name = self.config.modality
+        tokens = request.batch.inputs[name].cpu()
+        mask = request.batch.masks.get(name)
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.cpu()
+        shares = outputs[:, -1, FIRST_BYTE:].float().softmax(dim=-1).cpu()
+        for row, title in enumerate(request.names):
+            best = shares[row].topk(min(max(request.top, 1), 256))
+            listed = tuple(
+                (byte_name(byte), share)
+                for byte, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            )
+            kept = tokens[row][real[row]]
+            text = bytes((kept[kept >= FIRST_BYTE] - FIRST_BYTE).tolist())
+            yield Prediction(
+                name=title,
+                text=(text + bytes([int(best.indices[0])])).decode(errors="replace"),
+                probability=listed[0][1],
+                blanks=(listed,),
+                filled=(listed[0],),
+            )
+
+    def check_explainable(self) -> None:
+        """Refuse: attention to the tokens before is not kept.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "Predictions of the next byte cannot be explained yet: expected a run with labels or masked bytes."
+        )
+
+
+class NextTokenMeter(SummedMeter):
+    """Sums over all predicted bytes, so that long texts weigh more."""
+
+    def __init__(self) -> None:
+        super().__init__(4, per_sample=3)  # nats, correct, bytes, texts; the first three of each
+
+    def update(self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]) -> None:
+        """Add one batch: logits, and the bytes."""
+        targets = targets[:, -outputs.shape[1] :]
+        kept = targets != IGNORED
+        logits, bytes_ = outputs[kept].float(), targets[kept]
+        each = cross_entropy(logits, bytes_, reduction="none")
+        correct = logits.argmax(dim=-1) == bytes_
+        counts = [float(each.sum()), float(correct.sum()), float(len(bytes_)), float(len(outputs))]
+        self.sums += torch.tensor(counts, dtype=torch.float64)
+        of_text = torch.zeros(len(outputs), 3, dtype=torch.float64)
+        values = torch.stack([each, correct.to(each), torch.ones_like(each)], dim=1)
+        self.samples.add(of_text.index_add_(0, kept.nonzero()[:, 0].cpu(), values.cpu().double()))
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics.
+
+        `bits_per_byte`; `loss`: the same in nats; `perplexity`: its exponential; `accuracy`: share of the bytes that
+        are the most probable ones; `bytes`: their number; `samples`: chunks of texts.
+        """
+        nats, correct, count, texts = self.sums.tolist()
+        each = max(count, 1.0)
+        return {
+            "bits_per_byte": nats / each / math.log(2),
+            "loss": nats / each,
+            "perplexity": math.exp(min(nats / each, 700)),
+            "accuracy": correct / each,
+            "bytes": count,
+            "samples": texts,
+        }
+
+    def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
+        """Return the metrics of resamples of the texts, whose bytes depend on each other."""
+        nats, correct, count = rows.unbind(dim=1)
+        return {
+            "bits_per_byte": nats / count / math.log(2),
+            "loss": nats / count,
+            "perplexity": (nats / count).exp(),
+            "accuracy": correct / count,
+        }
+
+
+def _aligned(
+    tokens: Int[Tensor, "B L"], following: Int[Tensor, "B L"], real: Bool[Tensor, "B L"]
+) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Return tokens and those that follow them padded on the left instead of at the end, and which are real."""
+    # Padding comes first and the order of real tokens stays.
+    order = real.to(torch.int8).sort(dim=1, stable=True).indices
+    return tokens.gather(1, order), following.gather(1, order), real.gather(1, order)
+
+
+register_task(NextTokenTaskConfig, NextTokenTask)
