@@ -256,7 +256,7 @@ def part_backward(
 def _added(
     mask: Bool[Tensor, "#B 1 #Q S"] | None, dtype: torch.dtype
 ) -> Float[Tensor, "#B 1 #Q S"] | None:
-    """Return what is added to scores: minus infinity where a query must not attend."""
+    """Return the mask as a summand of the scores: minus infinity where a query must not attend."""
     if mask is None:
         return None
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))

@@ -29,7 +29,7 @@ def generate_bytes(
         predictor: A run of the next byte of texts.
         prompts: Beginnings of texts; an empty one begins a text.
         length: Number of bytes.
-        config: How bytes are drawn, and with how many latents.
+        config: Temperature, selection of bytes, and numbers of latents.
 
     Raises:
         ValueError: If the run is another one, there is no prompt, or a number is out of range.

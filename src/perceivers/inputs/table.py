@@ -158,7 +158,7 @@ class TableInput(nn.Module):
 
 
 def _inside(numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B N P"]:
-    """Return how far each number lies in each range, from 0 below to 1 beyond it."""
+    """Return the position of each number in each range, from 0 below to 1 beyond it."""
     knots = torch.tensor(_KNOTS, dtype=numbers.dtype, device=numbers.device)
     return ((numbers[..., None] - knots[:-1]) / (knots[1:] - knots[:-1])).clamp(0, 1)
 

@@ -12,7 +12,7 @@ from perceivers.typing import Bool, Float, Int, Tensor
 
 @configclass
 class GenerationConfig:
-    """How tokens are drawn, and with how many latents.
+    """Settings of sampling, and numbers of latents.
 
     Attributes:
         temperature: Divisor of the logits. 0: the most probable token.
@@ -100,7 +100,7 @@ class TokenGenerator:
         model: The model, in evaluation mode.
         prompts: Tokens of each prompt; prompts may differ in length.
         length: Number of tokens to generate.
-        config: How tokens are drawn, and with how many latents.
+        config: Temperature, selection of tokens, and numbers of latents.
         indices: Rows of the position tables of each place of a sequence, L x A, for positions of several axes.
         allowed: True for the tokens that are allowed at each place of a sequence, repeated with its period, P x V.
 

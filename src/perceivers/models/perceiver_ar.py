@@ -553,7 +553,7 @@ class PerceiverAR(nn.Module):
     def _masks(
         self, own: TokenPrefix, cache: ARCache | None, count: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Return which tokens of the latents, and which latents, each latent attends to."""
+        """Return masks: the tokens of the latents, and the latents, that each latent attends to."""
         per_position, device = self.config.latents_per_position, own.tokens.device
         cached = 0 if cache is None else cache.num_latents
         causal = torch.ones(count, count, dtype=torch.bool, device=device).tril()
