@@ -123,7 +123,7 @@ class TableInput(nn.Module):
             inside = _inside(x[:, : self.num_numbers]) * given[:, : self.num_numbers, None]
             parts.append(inside.flatten(1))
         places = x[:, self.num_numbers :].round().to(torch.int64) + self.get_buffer("starts")
-        categories = x.new_zeros(len(x), len(self.categories))
+        categories = x.new_zeros(x.shape[0], len(self.categories))
         parts += [categories.scatter_(1, places, given[:, self.num_numbers :]), given]
         return torch.cat(parts, dim=1) / given.sum(dim=1, keepdim=True).clamp(min=1)
 
