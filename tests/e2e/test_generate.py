@@ -112,6 +112,11 @@ def test_another_run_does_not_generate(capsys, tmp_path):
     assert "does not generate" in " ".join(capsys.readouterr().err.split())
 
 
+def test_its_report_states_once_that_samples_are_not_explained(run, capsys, tmp_path):
+    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert capsys.readouterr().err.count("cannot be explained") == 1
+
+
 @pytest.mark.parametrize("arguments", [["explain", "FILE"], ["export"]])
 def test_what_such_a_run_does_not_do_is_refused(run, capsys, tmp_path, arguments):
     path = tmp_path / "text.txt"

@@ -357,6 +357,10 @@ def _examples(data: _RunData, count: int) -> tuple[list[str], list[str]]:
     """Return figures of samples evenly spaced over the split, and reasons for missing ones."""
     source, split, predictor = data.source, data.split, data.predictor
     saved = Saved(model=predictor.model, config=predictor.config, folder=predictor.folder)
+    try:
+        predictor.task.check_explainable()
+    except ValueError as error:
+        return [], [f"No samples are shown: {error}"]
     found: list[str] = []
     missing: list[str] = []
     records = source.splits[split]
