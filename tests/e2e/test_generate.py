@@ -3,10 +3,15 @@
 import json
 
 import pytest
+from starlette.testclient import TestClient
 
 import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.models.generate import GenerationConfig
+from perceivers.server.access import AccessRules
+from perceivers.server.app import create_app
+from perceivers.server.service import Service
+from perceivers.server.settings import ServerSettings
 from perceivers.training.fit import fit
 
 SMALL = {
@@ -110,6 +115,20 @@ def test_another_run_does_not_generate(capsys, tmp_path):
     fit(table, label="y", out=tmp_path / "run", max_steps=2, folds=1, baseline=False)
     assert main(["generate", str(tmp_path / "run")]) == 1
     assert "does not generate" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_server_answers_with_the_next_byte(run):
+    app = create_app(
+        Service(ServerSettings(str(run), device="cpu")),
+        token=None,
+        access=AccessRules(hosts=frozenset(("localhost",)), origins=frozenset()),
+    )
+    with TestClient(app, base_url="http://localhost") as client:
+        described = client.get("/run").json()
+        assert (described["task"], described["reads"]) == ("next_token", 1)
+        (answer,) = client.post("/predict", data={"text": "the ca"}).json()["answers"]
+        assert answer["text"][:-1] == "the ca"
+        assert client.post("/explain", data={"text": "the ca"}).status_code == 422
 
 
 def test_its_report_states_once_that_samples_are_not_explained(run, capsys, tmp_path):

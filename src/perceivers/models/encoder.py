@@ -112,6 +112,11 @@ class PerceiverEncoderConfig:
             self.share_cross_attends
         ]
 
+    @property
+    def reading_heads(self) -> tuple[int, ...]:
+        """Heads of each attention to the input."""
+        return (self.num_cross_attend_heads,) * self.num_cross_attends
+
 
 class PerceiverEncoder(nn.Module):
     """Maps an input array of any length onto a latent array of fixed length.

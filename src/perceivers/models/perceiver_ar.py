@@ -114,6 +114,11 @@ class PerceiverARConfig:
                 raise ValueError(f"Expected a {name} from 0 to below 1, got {getattr(self, name)}.")
 
     @property
+    def reading_heads(self) -> tuple[int, ...]:
+        """Heads of each attention to the input."""
+        return (self.num_heads,) * (1 + len(self.cross_attends_after))
+
+    @property
     def table_rows(self) -> tuple[int, ...]:
         """Rows of each table of learned positions."""
         if self.positions != "learned":

@@ -36,6 +36,11 @@ class TransformerEncoderConfig:
                 f"Expected 1 to {MOST_LAYERS:,} layers, got num_self_attends={self.num_self_attends:,}."
             )
 
+    @property
+    def reading_heads(self) -> tuple[int, ...]:
+        """Heads of each attention to the input: those of every layer."""
+        return (self.num_self_attend_heads,) * self.num_self_attends
+
 
 class TransformerEncoder(nn.Module):
     """Self-attention over all elements: cost grows with the square of their number.

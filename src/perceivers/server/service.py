@@ -158,10 +158,7 @@ class Service:
     def description(self) -> dict[str, Any]:
         """Inputs, outputs and limits of the run as JSON."""
         encoder: Any = self.config.model.encoder
-        if hasattr(encoder, "num_cross_attends"):
-            heads = [encoder.num_cross_attend_heads] * encoder.num_cross_attends
-        else:  # every layer of a Transformer reads the input
-            heads = [encoder.num_self_attend_heads] * encoder.num_self_attends
+        heads = list(encoder.reading_heads)
         recipe = self.saved.folder / RECIPE_FILE
         return {
             "name": self.name,
