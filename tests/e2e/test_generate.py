@@ -117,6 +117,22 @@ def test_another_run_does_not_generate(capsys, tmp_path):
     assert "does not generate" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_run_is_fine_tuned_on_other_texts(run, tmp_path, capsys):
+    path = tmp_path / "other.txt"
+    path.write_text("the dog ran to the barn. " * 100)
+    command = ["fit", str(path), "--init-from", str(run), "--max-steps", "3", "--no-baseline"]
+    for name, flags in {"all": [], "lora": ["--lora", "2"]}.items():
+        assert main([*command, *flags, "--out", str(tmp_path / name)]) == 0
+    assert "(LoRA) of rank 2" in " ".join("".join(capsys.readouterr()).split())
+    assert main(["generate", str(tmp_path / "lora"), "--length", "5"]) == 0
+    labels = tmp_path / "labels.csv"
+    labels.write_text("text,label\n" + "hello there,a\ngood bye,b\n" * 10)
+    command[1] = str(labels)
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "labels")]) == 1
+    assert "no outputs for label" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_server_answers_with_the_next_byte(run):
     app = create_app(
         Service(ServerSettings(str(run), device="cpu")),

@@ -62,7 +62,8 @@ class NextTokenConfig:
         """
         if parts:
             raise ValueError(
-                f"Expected a task without outputs, since the next token is predicted; got {', '.join(parts)}."
+                f"A model of the next token has no outputs for {', '.join(parts)}: expected texts without labels, or "
+                "another model to start from."
             )
         return self
 

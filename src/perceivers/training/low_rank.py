@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from perceivers.models.perceiver_ar import CausalAttention
 from perceivers.nn.attention import Attention
 from perceivers.typing import Float, Tensor
 
@@ -45,7 +46,7 @@ def add_low_rank(model: nn.Module, rank: int) -> int:
         The number of parameters that are trained.
     """
     for module in list(model.modules()):
-        if not isinstance(module, Attention):
+        if not isinstance(module, Attention | CausalAttention):
             continue
         for name in _PROJECTIONS:
             layer: nn.Linear = getattr(module, name)
