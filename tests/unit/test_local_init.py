@@ -18,7 +18,7 @@ from perceivers.nn.blocks import CrossAttend
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.outputs.queries import LearnedQueries
 from perceivers.recipes import get_recipe
-from perceivers.tasks.masked import FIRST_BYTE
+from perceivers.tasks.byte_tokens import FIRST_BYTE
 
 LENGTH, LATENTS = 128, 64
 

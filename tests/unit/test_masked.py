@@ -8,8 +8,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from perceivers.data.modalities.text import modality as text
 from perceivers.tasks import masked
+from perceivers.tasks.byte_tokens import IGNORED
 from perceivers.tasks.config import TargetInfo
-from perceivers.tasks.masked import IGNORED, MaskedBytesConfig, MaskedBytesTask, mask_bytes
+from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask, mask_bytes
 from perceivers.tasks.registry import build_task, fit_to_target
 
 TASK = MaskedBytesTask(MaskedBytesConfig())

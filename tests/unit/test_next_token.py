@@ -12,7 +12,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.models.perceiver_ar import PerceiverARConfig
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import PredictionRequest
-from perceivers.tasks.masked import FIRST_BYTE, IGNORED
+from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED
 from perceivers.tasks.next_token import START, NextTokenTask, NextTokenTaskConfig
 
 

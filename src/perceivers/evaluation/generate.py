@@ -9,7 +9,7 @@ import torch
 from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.generate import GenerationConfig, TokenGenerator, first_latents
 from perceivers.models.perceiver_ar import PerceiverAR
-from perceivers.tasks.masked import FIRST_BYTE, VOCAB_SIZE
+from perceivers.tasks.byte_tokens import FIRST_BYTE, VOCAB_SIZE
 from perceivers.tasks.next_token import START, NextTokenTaskConfig
 
 if TYPE_CHECKING:

@@ -9,17 +9,15 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import cross_entropy
 
-from perceivers.tasks.base import ExportOutput, PredictionRequest, Task, TaskBatch, to_float
+from perceivers.tasks.base import ExportOutput, PredictionRequest, TaskBatch, to_float
+from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED, ByteMeter, ByteTask, byte_name
 from perceivers.tasks.config import BaseTaskConfig
-from perceivers.tasks.meters import SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor, Tensors
 
-MASK, FIRST_BYTE, VOCAB_SIZE = 3, 6, 262
-"""Token of a masked byte; token of byte 0, below which all are special; number of tokens."""
-
-IGNORED = -1  # target of the bytes that are not masked
+MASK = 3
+"""Token of a masked byte."""
 
 _BLANKS = tuple(FIRST_BYTE + byte for byte in b" \t\n\r\v\f")
 _ASCII = 128
@@ -61,7 +59,7 @@ class MaskedBytesConfig(BaseTaskConfig):
             )
 
 
-class MaskedBytesTask(Task):
+class MaskedBytesTask(ByteTask):
     """Masked language modeling on bytes: targets are made from the text.
 
     Reference: Perceiver IO (arXiv:2107.14795), section 4.1: every byte is decoded, the masked ones are scored.
@@ -76,11 +74,6 @@ class MaskedBytesTask(Task):
     export_output = ExportOutput(
         "probabilities", "probability of each token at each position (softmax of the logits)"
     )
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of tokens."""
-        return VOCAB_SIZE
 
     def prepare_batch(
         self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
@@ -111,14 +104,6 @@ class MaskedBytesTask(Task):
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         return losses / (targets != IGNORED).sum().clamp_min(1)
-
-    def probabilities(self, outputs: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
-        """Return the probability of each token at each position."""
-        return outputs.float().softmax(dim=-1)
-
-    def combine(self, outputs: Float[Tensor, "B S L K"]) -> Float[Tensor, "B L K"]:
-        """Return the logarithm of each token's mean probability over clips."""
-        return outputs.float().log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
 
     def training_score(
         self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]
@@ -153,27 +138,8 @@ class MaskedBytesTask(Task):
         return tuple(byte_name(byte) for byte in range(256)), probabilities
 
 
-class MaskedBytesMeter(SummedMeter):
-    """Sums over all masked bytes, so that long texts weigh more."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            4, per_sample=3
-        )  # nats, correct, masked, texts; the first three of each text
-
-    def update(self, outputs: Float[Tensor, "B L K"], targets: Int[Tensor, "B L"]) -> None:
-        """Add one batch: logits, and the masked bytes."""
-        masked = targets != IGNORED
-        logits, bytes_ = outputs[masked].float(), targets[masked]
-        each = (
-            cross_entropy(logits, bytes_, reduction="none") if len(bytes_) else logits.new_zeros(0)
-        )
-        correct = logits.argmax(dim=-1) == bytes_
-        counts = [float(each.sum()), float(correct.sum()), float(len(bytes_)), float(len(outputs))]
-        self.sums += torch.tensor(counts, dtype=torch.float64)
-        of_text = torch.zeros(len(outputs), 3, dtype=torch.float64)
-        values = torch.stack([each, correct.to(each), torch.ones_like(each)], dim=1)
-        self.samples.add(of_text.index_add_(0, masked.nonzero()[:, 0].cpu(), values.cpu().double()))
+class MaskedBytesMeter(ByteMeter):
+    """Metrics of all masked bytes."""
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
@@ -273,11 +239,6 @@ def _fill(text: Int[Tensor, " n"], chosen: Int[Tensor, " m"]) -> bytes:
     bytes_[text < FIRST_BYTE] = ord(" ")
     bytes_[text == MASK] = chosen
     return bytes(bytes_.tolist())
-
-
-def byte_name(byte: int) -> str:
-    """Return a byte as a printable character, or as its hexadecimal number."""
-    return chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
 
 
 def _fixed_draws(ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:

@@ -9,10 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from perceivers.registry import configclass
-from perceivers.tasks.base import PredictionRequest, Task, TaskBatch, forward_task, to_float
+from perceivers.tasks.base import PredictionRequest, TaskBatch, forward_task, to_float
+from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED, ByteMeter, ByteTask, byte_name
 from perceivers.tasks.config import BaseTaskConfig
-from perceivers.tasks.masked import FIRST_BYTE, IGNORED, VOCAB_SIZE, byte_name
-from perceivers.tasks.meters import SummedMeter
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
 from perceivers.typing import Bool, Float, Int, Tensor, Tensors
@@ -56,7 +55,7 @@ class NextTokenTaskConfig(BaseTaskConfig):
         return self.modality
 
 
-class NextTokenTask(Task):
+class NextTokenTask(ByteTask):
     """Language modeling on bytes: targets are made from the text.
 
     In evaluation every byte of a chunk is predicted, from all bytes of the chunk before it: the model is applied to the
@@ -72,11 +71,6 @@ class NextTokenTask(Task):
     explain_as = "classification"
     answer_fields = ("text", "probability", "blanks")
     optional_answer_fields = ()
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of tokens."""
-        return VOCAB_SIZE
 
     def prepare_batch(
         self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
@@ -141,14 +135,6 @@ class NextTokenTask(Task):
             loss = loss + self.config.z_loss * logits.logsumexp(dim=-1).square().mean()
         return loss
 
-    def probabilities(self, outputs: Float[Tensor, "... K"]) -> Float[Tensor, "... K"]:
-        """Return the probability of each token at each position."""
-        return outputs.float().softmax(dim=-1)
-
-    def combine(self, outputs: Float[Tensor, "B S L K"]) -> Float[Tensor, "B L K"]:
-        """Return the logarithm of each token's mean probability over members."""
-        return outputs.float().log_softmax(dim=-1).logsumexp(dim=1) - math.log(outputs.shape[1])
-
     def training_score(
         self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
@@ -198,24 +184,12 @@ class NextTokenTask(Task):
         )
 
 
-class NextTokenMeter(SummedMeter):
-    """Sums over all predicted bytes, so that long texts weigh more."""
-
-    def __init__(self) -> None:
-        super().__init__(4, per_sample=3)  # nats, correct, bytes, texts; the first three of each
+class NextTokenMeter(ByteMeter):
+    """Metrics of all predicted bytes."""
 
     def update(self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]) -> None:
-        """Add one batch: logits, and the bytes."""
-        targets = targets[:, -outputs.shape[1] :]
-        kept = targets != IGNORED
-        logits, bytes_ = outputs[kept].float(), targets[kept]
-        each = cross_entropy(logits, bytes_, reduction="none")
-        correct = logits.argmax(dim=-1) == bytes_
-        counts = [float(each.sum()), float(correct.sum()), float(len(bytes_)), float(len(outputs))]
-        self.sums += torch.tensor(counts, dtype=torch.float64)
-        of_text = torch.zeros(len(outputs), 3, dtype=torch.float64)
-        values = torch.stack([each, correct.to(each), torch.ones_like(each)], dim=1)
-        self.samples.add(of_text.index_add_(0, kept.nonzero()[:, 0].cpu(), values.cpu().double()))
+        """Add one batch: logits, and the bytes, of which the last are predicted."""
+        super().update(outputs, targets[:, -outputs.shape[1] :])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
