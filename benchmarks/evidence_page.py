@@ -7,20 +7,20 @@ from typing import Any
 from benchmarks.table import put_between
 from perceivers.wording import counted
 
-# Networks whose training losses are drawn, with their colors.
+# Networks with Fourier features as input whose training losses are drawn, with their colors.
 _DRAWN = {
-    "cifar10-perceiver-fourier": ("Perceiver on pixels", "tab:blue"),
-    "cifar10-perceiver-stem": ("Perceiver behind the stem", "tab:cyan"),
-    "cifar10-resnet": ("ResNet", "tab:orange"),
-    "cifar10-vit": ("ViT", "tab:green"),
-    "cifar10-transformer": ("Transformer of all pixels", "tab:red"),
+    "cifar10-perceiver-interleaved4": ("Perceiver on pixels", "tab:blue"),
+    "cifar10-perceiver-stem-ff": ("Perceiver behind the stem (FF)", "tab:cyan"),
+    "cifar10-resnet-ff": ("ResNet (FF)", "tab:orange"),
+    "cifar10-vit-ff": ("ViT (FF)", "tab:green"),
+    "cifar10-transformer-ff": ("Transformer of all pixels (FF)", "tab:red"),
 }
 
 HEAD = "| network | accuracy | parameters | MFLOP of a training sample | TFLOP in all | epochs |"
 
 
 def rewrite(results: dict[str, list[dict[str, Any]]], page: Path) -> None:
-    """Put the results that are on file into the page, and draw the training losses of the longest ones."""
+    """Put the results that are on file into the page, and draw training losses."""
     from benchmarks.evidence import CONFIGURATIONS
 
     order = [one.name for one in CONFIGURATIONS]
@@ -40,14 +40,15 @@ def draw_losses(runs: list[dict[str, Any]], path: Path) -> bool:
     known = [one for one in runs if one["name"] in _DRAWN and one.get("losses")]
     if not known:
         return False
-    longest = max(one["core_minutes"] for one in known)
+    budgets = [one["core_minutes"] for one in known]
+    budget = max(budgets, key=lambda one: (budgets.count(one), one))
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="core minutes", ylabel="training loss")
     for one in known:
-        if one["core_minutes"] == longest:
+        if one["core_minutes"] == budget:
             label, color = _DRAWN[one["name"]]
             losses = one["losses"]
-            minutes = [longest * (place + 0.5) / len(losses) for place in range(len(losses))]
+            minutes = [budget * (place + 0.5) / len(losses) for place in range(len(losses))]
             axes.plot(minutes, losses, label=label, color=color)
     axes.legend()
     axes.grid(alpha=0.3)
