@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from benchmarks.setting import Case, Contestant, Setting, Target, Work
+from perceivers.models.causal_layers import CausalAttention
 from perceivers.models.generate import GenerationConfig, TokenGenerator
-from perceivers.models.perceiver_ar import CausalAttention, PerceiverAR, PerceiverARConfig
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 
 __all__ = ["autoregressive_cases"]
 

@@ -122,10 +122,10 @@ from .models.generate import sample_tokens as sample_tokens
 from .models.perceiver import Perceiver as Perceiver
 from .models.perceiver import PerceiverConfig as PerceiverConfig
 from .models.perceiver import build_model as build_model
-from .models.perceiver_ar import ARCache as ARCache
+from .models.causal_layers import ARCache as ARCache
 from .models.perceiver_ar import PerceiverAR as PerceiverAR
-from .models.perceiver_ar import PerceiverARConfig as PerceiverARConfig
-from .models.perceiver_ar import krasserm_perceiver_ar as krasserm_perceiver_ar
+from .models.perceiver_ar_config import PerceiverARConfig as PerceiverARConfig
+from .models.perceiver_ar_config import krasserm_perceiver_ar as krasserm_perceiver_ar
 from .models.resampler import Resampler as Resampler
 from .models.resampler import ResamplerConfig as ResamplerConfig
 from .models.resampler import idefics2_resampler as idefics2_resampler

@@ -11,11 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from perceivers.cross_attention import token_prefix
 from perceivers.hub.perceiver_ar import from_haiku, from_krasserm
-from perceivers.models.perceiver_ar import (
-    PerceiverAR,
-    PerceiverARConfig,
-    krasserm_perceiver_ar,
-)
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig, krasserm_perceiver_ar
 from perceivers.nn.rotary import RotaryConfig
 from support.perceiver_ar import haiku_model, krasserm_model, part
 

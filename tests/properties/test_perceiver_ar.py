@@ -7,7 +7,8 @@ from torch.nn.functional import layer_norm
 from perceivers.cross_attention import token_prefix
 from perceivers.cross_attention.token_prefix import KeyValueProjection, TokenPrefix, attend_prefix
 from perceivers.models.generate import GenerationConfig, TokenGenerator
-from perceivers.models.perceiver_ar import PerceiverAR, PerceiverARConfig, krasserm_perceiver_ar
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig, krasserm_perceiver_ar
 from perceivers.nn.rotary import RotaryConfig, rotate
 
 SIZES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from perceivers.hub.perceiver_ar import perceiver_ar_from_weights
-from perceivers.models.perceiver_ar import PerceiverARConfig, krasserm_perceiver_ar
+from perceivers.models.perceiver_ar_config import PerceiverARConfig, krasserm_perceiver_ar
 from perceivers.nn.rotary import RotaryConfig
 
 VECTORS = Path(__file__).parent.parent / "parity" / "vectors"

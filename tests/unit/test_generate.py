@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from perceivers.models.generate import GenerationConfig, TokenGenerator, sample_tokens
-from perceivers.models.perceiver_ar import PerceiverAR, PerceiverARConfig
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 

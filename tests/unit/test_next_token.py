@@ -9,7 +9,7 @@ from perceivers.inputs.tokens import TokenInputConfig
 from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.cost import cost
 from perceivers.models.perceiver import PerceiverConfig, build
-from perceivers.models.perceiver_ar import PerceiverARConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import PredictionRequest
 from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED

@@ -18,7 +18,6 @@ from perceivers.exporting.preprocessing import (
 )
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.elements import InputAdapter
-from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.ensemble import Ensemble
 from perceivers.models.perceiver import Perceiver
 from perceivers.tasks.averaging import Views, infer_views
@@ -121,11 +120,8 @@ def build_graph(saved: Saved) -> ExportGraph:
             f"The model in {saved.folder} was saved without its labels or its preprocessing, so that its inputs "
             "are unknown: pv.save(predictor, folder) and `perceivers fit` save both. Or call torch.export on the model."
         )
-    if isinstance(saved.model.members[0].encoder, AutoregressiveEncoder):
-        raise ValueError(
-            f"The model in {saved.folder} cannot be exported: it generates token by token with a cache, which a graph "
-            "of one pass lacks. `perceivers generate` uses it; config.json and model.safetensors hold its weights."
-        )
+    task = build_task(config.task)
+    task.check_exportable()
     saved.model.set_attn_implementation("projected")
     names = sorted(set(config.preprocess).difference(config.task.target_modalities))
     preprocessors: dict[str, GraphPreprocessor] = {}
@@ -139,7 +135,7 @@ def build_graph(saved: Saved) -> ExportGraph:
             is_optional=len(names) > 1,
         )
         preprocessors[name] = build_preprocessor(source)
-    return ExportGraph(saved.model, preprocessors, build_task(config.task), config.views()).eval()
+    return ExportGraph(saved.model, preprocessors, task, config.views()).eval()
 
 
 def one_window(preprocess: Any) -> Any:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import torch
 
-from perceivers.models.perceiver_ar import PerceiverAR, PerceiverARConfig
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.typing import Tensor
 
 _KRASSERM_LAYER = {

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from torch import nn
 
 from perceivers.inputs.elements import Elements
-from perceivers.models.perceiver_ar import PerceiverAR, PerceiverARConfig
+from perceivers.models.perceiver_ar import PerceiverAR
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.registry import configclass
 from perceivers.tasks.config import OutputPart
 from perceivers.typing import Float, Tensor

@@ -7,8 +7,6 @@ import torch
 
 from perceivers.inputs.elements import InputAdapter
 from perceivers.models.perceiver import PerceiverConfig, build
-from perceivers.models.perceiver_ar import PerceiverARConfig
-from perceivers.models.transformer import TransformerEncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +52,7 @@ def compression(config: PerceiverConfig) -> Compression:
         adapters = [cast("InputAdapter", adapter) for adapter in model.inputs.values()]
         raw = sum(adapter.example(1).numel() for adapter in adapters)
     elements = sum(adapter.num_elements for adapter in adapters)
-    encoder = config.encoder
-    if isinstance(encoder, TransformerEncoderConfig):  # without latents
-        latents = elements * encoder.channels
-    elif isinstance(encoder, PerceiverARConfig):
-        latents = encoder.num_latents * encoder.channels
-    else:
-        latents = encoder.num_latents * encoder.latent_channels
+    latents = config.encoder.latent_values(elements)
     return Compression(
         raw_values=raw, array_values=elements * model.input_channels, latent_values=latents
     )

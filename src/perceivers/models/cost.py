@@ -22,7 +22,7 @@ from perceivers.inputs.elements import InputAdapter
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.models.perceiver_ar import PerceiverARConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend

@@ -112,6 +112,10 @@ class PerceiverEncoderConfig:
             self.share_cross_attends
         ]
 
+    def latent_values(self, num_elements: int) -> int:  # noqa: ARG002
+        """Return the number of values of the latents of a sample of so many elements."""
+        return self.num_latents * self.latent_channels
+
     @property
     def reading_heads(self) -> tuple[int, ...]:
         """Heads of each attention to the input."""

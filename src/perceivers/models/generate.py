@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 
-from perceivers.models.perceiver_ar import ARCache, PerceiverAR
+from perceivers.models.causal_layers import ARCache
+from perceivers.models.perceiver_ar import PerceiverAR
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 

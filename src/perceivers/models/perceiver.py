@@ -17,7 +17,7 @@ from perceivers.models.check_inputs import check_inputs, expected_inputs
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
 from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
-from perceivers.models.perceiver_ar import PerceiverARConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig, PoolsElements

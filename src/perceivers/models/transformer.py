@@ -36,6 +36,10 @@ class TransformerEncoderConfig:
                 f"Expected 1 to {MOST_LAYERS:,} layers, got num_self_attends={self.num_self_attends:,}."
             )
 
+    def latent_values(self, num_elements: int) -> int:
+        """Return the number of values of the latents of a sample of so many elements."""
+        return num_elements * self.channels
+
     @property
     def reading_heads(self) -> tuple[int, ...]:
         """Heads of each attention to the input: those of every layer."""

@@ -20,7 +20,7 @@ from perceivers.inputs.tokens import TokenInputConfig
 from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
-from perceivers.models.perceiver_ar import PerceiverARConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.nn.rotary import RotaryConfig
 from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig

@@ -241,6 +241,13 @@ class Task(ABC):
             ValueError: If not.
         """
 
+    def check_exportable(self) -> None:  # noqa: B027 - most tasks are
+        """Check that the model can be exported as a graph.
+
+        Raises:
+            ValueError: If not.
+        """
+
     def explained_query(self, inputs: Tensors) -> int | None:
         """Return the index of the output query that an explanation of one sample is about. None: all of them."""
         return None

@@ -173,6 +173,17 @@ class NextTokenTask(ByteTask):
                 filled=(listed[0],),
             )
 
+    def check_exportable(self) -> None:
+        """Refuse: a graph of one pass has no cache.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "Runs of the next byte cannot be exported: they generate token by token with a cache, which a graph of one "
+            "pass lacks. `perceivers generate` uses them; config.json and model.safetensors hold their weights."
+        )
+
     def check_explainable(self) -> None:
         """Refuse: attention to the tokens before is not kept.
 

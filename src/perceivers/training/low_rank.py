@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from perceivers.models.perceiver_ar import CausalAttention
-from perceivers.nn.attention import Attention
 from perceivers.typing import Float, Tensor
 
 _PROJECTIONS = ("to_query", "to_key", "to_value", "to_output")
@@ -46,7 +44,7 @@ def add_low_rank(model: nn.Module, rank: int) -> int:
         The number of parameters that are trained.
     """
     for module in list(model.modules()):
-        if not isinstance(module, Attention | CausalAttention):
+        if not all(hasattr(module, name) for name in _PROJECTIONS):
             continue
         for name in _PROJECTIONS:
             layer: nn.Linear = getattr(module, name)
