@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from perceivers.data.modalities.text import modality as text
-from perceivers.tasks import byte_tokens, masked, next_token
+from perceivers.tasks import byte_tokens, masked, vocabulary
 from perceivers.tasks.byte_tokens import IGNORED
 from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.masked import MaskedBytesConfig, MaskedBytesTask, mask_bytes
@@ -29,7 +29,12 @@ def posed(*texts, training=False, task=TASK):
 
 
 def test_the_marks_are_those_of_the_data():
-    assert (masked.MASK, next_token.START, byte_tokens.FIRST_BYTE, byte_tokens.VOCAB_SIZE) == (
+    assert (
+        masked.MASK,
+        vocabulary.ByteVocabulary.start,
+        byte_tokens.FIRST_BYTE,
+        byte_tokens.VOCAB_SIZE,
+    ) == (
         text.MASK,
         text.BOS,
         text.BYTE_OFFSET,

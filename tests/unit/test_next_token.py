@@ -13,7 +13,8 @@ from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import PredictionRequest
 from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED
-from perceivers.tasks.next_token import START, NextTokenTask, NextTokenTaskConfig
+from perceivers.tasks.next_token import NextTokenTask, NextTokenTaskConfig
+from perceivers.tasks.vocabulary import ByteVocabulary
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def small_model(length=24, latents=4):
 def test_tokens_are_shifted_and_padded_on_the_left(task):
     batch = task.prepare_batch(*texts(b"abc", b"x"), None, training=False)
     a, b, c, x = (ord(one) + FIRST_BYTE for one in "abcx")
-    assert batch.inputs["text"].tolist()[0] == [START, a, b]
-    assert batch.inputs["text"].tolist()[1][-1] == START
+    assert batch.inputs["text"].tolist()[0] == [ByteVocabulary.start, a, b]
+    assert batch.inputs["text"].tolist()[1][-1] == ByteVocabulary.start
     assert batch.masks["text"].tolist() == [[True] * 3, [False, False, True]]
     assert batch.targets.tolist() == [[a, b, c], [IGNORED, IGNORED, x]]
 
@@ -84,7 +85,7 @@ def test_every_byte_is_measured_from_those_before_it(task, rows):
     meter.update(outputs, batch.targets)
     nats = 0.0
     for row in rows:  # the bytes before, as the model is applied to ends at a distance of 4
-        tokens = torch.tensor([[START, *(byte + FIRST_BYTE for byte in row)]])
+        tokens = torch.tensor([[ByteVocabulary.start, *(byte + FIRST_BYTE for byte in row)]])
         for place in range(len(row)):
             end = len(row) - (len(row) - 1 - place) // 4 * 4
             with torch.no_grad():

@@ -10,7 +10,7 @@ from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.generate import GenerationConfig, TokenGenerator, first_latents
 from perceivers.models.perceiver_ar import PerceiverAR
 from perceivers.tasks.byte_tokens import FIRST_BYTE, VOCAB_SIZE
-from perceivers.tasks.next_token import START
+from perceivers.tasks.vocabulary import ByteVocabulary
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
@@ -113,7 +113,7 @@ def is_cut(predictor: "Predictor", prompt: str) -> bool:
 
 def _tokens(prompt: str | bytes) -> list[int]:
     data = prompt.encode("utf-8", "surrogateescape") if isinstance(prompt, str) else prompt
-    return [START, *(byte + FIRST_BYTE for byte in data)]
+    return [ByteVocabulary.start, *(byte + FIRST_BYTE for byte in data)]
 
 
 def _decoded(found: Iterator[int]) -> Iterator[str]:

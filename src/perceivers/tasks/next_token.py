@@ -1,8 +1,8 @@
-"""Next byte: an autoregressive model predicts each byte of a text from those before it."""
+"""Next token: an autoregressive model predicts each token of a sequence from those before it."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,24 +10,23 @@ from torch.nn.functional import cross_entropy
 
 from perceivers.registry import configclass
 from perceivers.tasks.base import PredictionRequest, TaskBatch, forward_task, to_float
-from perceivers.tasks.byte_tokens import FIRST_BYTE, IGNORED, ByteMeter, ByteTask, byte_name
+from perceivers.tasks.byte_tokens import IGNORED, ByteMeter, ByteTask
 from perceivers.tasks.config import BaseTaskConfig
 from perceivers.tasks.prediction import Prediction
 from perceivers.tasks.registry import register_task
+from perceivers.tasks.vocabulary import BaseVocabulary, ByteVocabulary, VocabularyConfig
 from perceivers.typing import Bool, Float, Int, Tensor, Tensors
-
-START = 1
-"""Token before the first byte of a text."""
 
 
 @configclass
 class NextTokenTaskConfig(BaseTaskConfig):
-    """Prediction of the next byte of texts.
+    """Prediction of the next token of sequences.
 
     Attributes:
-        modality: Input that is the text.
-        shortest_crop: In training texts end at a random byte, so that contexts of all lengths are learned; at the
-            earliest after so many bytes.
+        modality: Input that is the sequence.
+        vocabulary: Tokens of the sequences: bytes of texts, or another registered vocabulary.
+        shortest_crop: In training sequences end at a random token, so that contexts of all lengths are learned; at the
+            earliest after so many tokens.
         z_loss: Weight of the squared logarithm of the sum of exponentials, which keeps logits small. DeepMind's
             release has 1e-4.
     """
@@ -39,6 +38,7 @@ class NextTokenTaskConfig(BaseTaskConfig):
 
     kind: Literal["next_token"] = "next_token"
     modality: str = "text"
+    vocabulary: VocabularyConfig = field(default_factory=ByteVocabulary)
     shortest_crop: int = 64
     z_loss: float = 1e-4
 
@@ -50,41 +50,48 @@ class NextTokenTaskConfig(BaseTaskConfig):
             )
 
     @property
-    def chunked_modality(self) -> str:
+    def chunked_modality(self) -> str | None:
         """Texts are split into chunks of the model's length."""
-        return self.modality
+        return self.modality if self.vocabulary.is_text else None
 
 
 class NextTokenTask(ByteTask):
-    """Language modeling on bytes: targets are made from the text.
+    """Language modeling: targets are made from the sequence.
 
-    In evaluation every byte of a chunk is predicted, from all bytes of the chunk before it: the model is applied to the
-    first N bytes, the first 2N, and so on, where N is its number of latents.
+    In evaluation every token of a sequence is predicted from all tokens of it before: the model reads the first N
+    tokens, the first 2N, and so on, where N is its number of latents.
 
     Reference: Perceiver AR (arXiv:2202.07765); crops and z-loss are those of its release.
     """
 
     config: NextTokenTaskConfig
-    main_metric = "bits_per_byte"
     higher_is_better = False
     score_name = "accuracy"
     explain_as = "classification"
     answer_fields = ("text", "probability", "blanks")
     optional_answer_fields = ()
 
+    @property
+    def main_metric(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Bits for each token, named after what it stands for: `bits_per_byte`."""
+        return f"bits_per_{self.config.vocabulary.unit}"
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of tokens."""
+        return self.config.vocabulary.size
+
     def prepare_batch(
         self, inputs: Tensors, masks: Tensors, targets: Any, *, training: bool
     ) -> TaskBatch:
-        """Return the texts, shifted behind the start and padded on the left, and the byte after each token."""
-        name = self.config.modality
-        ids = inputs[name]
-        real = masks.get(name)
-        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
+        """Return the sequences, shifted behind the start and padded on the left, and the token that follows each."""
+        name, vocabulary = self.config.modality, self.config.vocabulary
+        ids, real = vocabulary.tokens(inputs[name], masks.get(name))
         if training:
             first = min(self.config.shortest_crop, ids.shape[1])
             end = int(torch.randint(first, ids.shape[1] + 1, ()))
             ids, real = ids[:, :end], real[:, :end]
-        tokens = torch.cat([torch.full_like(ids[:, :1], START), ids[:, :-1]], dim=1)
+        tokens = torch.cat([torch.full_like(ids[:, :1], vocabulary.start), ids[:, :-1]], dim=1)
         tokens, following, left = _aligned(tokens, ids, real)
         return TaskBatch(
             inputs={**inputs, name: tokens},
@@ -93,18 +100,16 @@ class NextTokenTask(ByteTask):
         )
 
     def prediction_batch(self, inputs: Tensors, masks: Tensors) -> TaskBatch:
-        """Return whole texts behind the start, whose next byte is predicted."""
-        name = self.config.modality
-        ids = inputs[name]
-        real = masks.get(name)
-        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
-        tokens = torch.cat([torch.full_like(ids[:, :1], START), ids], dim=1)
+        """Return whole sequences behind the start, whose next token is predicted."""
+        name, vocabulary = self.config.modality, self.config.vocabulary
+        ids, real = vocabulary.tokens(inputs[name], masks.get(name))
+        tokens = torch.cat([torch.full_like(ids[:, :1], vocabulary.start), ids], dim=1)
         real = torch.cat([torch.ones_like(real[:, :1]), real], dim=1)
         tokens, _, left = _aligned(tokens, tokens, real)
         return TaskBatch(inputs={**inputs, name: tokens}, masks={**masks, name: left}, targets=None)
 
     def infer(self, model: Any, batch: TaskBatch) -> Float[Tensor, "B L K"]:
-        """Return the logits at every byte; of a prediction those of the last latents."""
+        """Return the logits at every token; of a prediction those of the last latents."""
         if batch.targets is None:
             return super().infer(model, batch)
         name = self.config.modality
@@ -124,7 +129,7 @@ class NextTokenTask(ByteTask):
     def loss(
         self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy over the bytes that are predicted, in nats, plus the z-loss."""
+        """Return the mean cross-entropy over the tokens that are predicted, in nats, plus the z-loss."""
         targets = targets[:, -outputs.shape[1] :]
         kept = targets != IGNORED
         logits = to_float(outputs)[kept]
@@ -138,7 +143,7 @@ class NextTokenTask(ByteTask):
     def training_score(
         self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
-        """Return the share of bytes that are predicted correctly, times the samples."""
+        """Return the share of tokens that are predicted correctly, times the samples."""
         targets = targets[:, -outputs.shape[1] :]
         kept = targets != IGNORED
         correct = (outputs.argmax(dim=-1) == targets) & kept
@@ -146,28 +151,28 @@ class NextTokenTask(ByteTask):
 
     def meter(self) -> "NextTokenMeter":
         """Return a new meter."""
-        return NextTokenMeter()
+        return NextTokenMeter(self.config.vocabulary)
 
     def predictions(
         self, outputs: Float[Tensor, "B n K"], request: PredictionRequest
     ) -> Iterator[Prediction]:
-        """Yield each text with its most probable next byte; `perceivers generate` continues it."""
-        name = self.config.modality
+        """Yield each sequence with its most probable next token; `perceivers generate` continues it."""
+        name, vocabulary = self.config.modality, self.config.vocabulary
         tokens = request.batch.inputs[name].cpu()
         mask = request.batch.masks.get(name)
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.cpu()
-        shares = outputs[:, -1, FIRST_BYTE:].float().softmax(dim=-1).cpu()
+        logits = outputs[:, -1].float()
+        logits[:, : vocabulary.first] = -math.inf
+        shares = logits.softmax(dim=-1).cpu()
         for row, title in enumerate(request.names):
-            best = shares[row].topk(min(max(request.top, 1), 256))
-            listed = tuple(
-                (byte_name(byte), share)
-                for byte, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            )
-            kept = tokens[row][real[row]]
-            text = bytes((kept[kept >= FIRST_BYTE] - FIRST_BYTE).tolist())
+            most = min(max(request.top, 1), vocabulary.size - vocabulary.first)
+            best = shares[row].topk(most)
+            found = best.indices.tolist()
+            names = (vocabulary.token_name(token) for token in found)
+            listed = tuple(zip(names, best.values.tolist(), strict=True))
             yield Prediction(
                 name=title,
-                text=(text + bytes([int(best.indices[0])])).decode(errors="replace"),
+                text=vocabulary.text([*tokens[row][real[row]].tolist(), found[0]]),
                 probability=listed[0][1],
                 blanks=(listed,),
                 filled=(listed[0],),
@@ -180,8 +185,8 @@ class NextTokenTask(ByteTask):
             ValueError: Always.
         """
         raise ValueError(
-            "Runs of the next byte cannot be exported: they generate token by token with a cache, which a graph of one "
-            "pass lacks. `perceivers generate` uses them; config.json and model.safetensors hold their weights."
+            "Runs of the next token cannot be exported: they generate token by token with a cache, which a graph of "
+            "one pass lacks. `perceivers generate` uses them; config.json and model.safetensors hold their weights."
         )
 
     def check_explainable(self) -> None:
@@ -191,39 +196,47 @@ class NextTokenTask(ByteTask):
             ValueError: Always.
         """
         raise ValueError(
-            "Predictions of the next byte cannot be explained yet: expected a run with labels or masked bytes."
+            "Predictions of the next token cannot be explained yet: expected a run with labels or masked bytes."
         )
 
 
 class NextTokenMeter(ByteMeter):
-    """Metrics of all predicted bytes."""
+    """Metrics of all predicted tokens.
+
+    Args:
+        vocabulary: Names the tokens.
+    """
+
+    def __init__(self, vocabulary: BaseVocabulary) -> None:
+        super().__init__()
+        self._bits, self._count = f"bits_per_{vocabulary.unit}", vocabulary.units
 
     def update(self, outputs: Float[Tensor, "B n K"], targets: Int[Tensor, "B L"]) -> None:
-        """Add one batch: logits, and the bytes, of which the last are predicted."""
+        """Add one batch: logits, and the tokens, of which the last are predicted."""
         super().update(outputs, targets[:, -outputs.shape[1] :])
 
     def compute(self) -> dict[str, float]:
         """Return the metrics.
 
-        `bits_per_byte`; `loss`: the same in nats; `perplexity`: its exponential; `accuracy`: share of the bytes that
-        are the most probable ones; `bytes`: their number; `samples`: chunks of texts.
+        `bits_per_byte` for bytes; `loss`: the same in nats; `perplexity`: its exponential; `accuracy`: share of the
+        tokens that are the most probable ones; `bytes`: their number; `samples`: sequences.
         """
-        nats, correct, count, texts = self.sums.tolist()
+        nats, correct, count, sequences = self.sums.tolist()
         each = max(count, 1.0)
         return {
-            "bits_per_byte": nats / each / math.log(2),
+            self._bits: nats / each / math.log(2),
             "loss": nats / each,
             "perplexity": math.exp(min(nats / each, 700)),
             "accuracy": correct / each,
-            "bytes": count,
-            "samples": texts,
+            self._count: count,
+            "samples": sequences,
         }
 
     def resampled(self, rows: Float[Tensor, "R S"]) -> dict[str, Float[Tensor, " R"]]:
-        """Return the metrics of resamples of the texts, whose bytes depend on each other."""
+        """Return the metrics of resamples of the sequences, whose tokens depend on each other."""
         nats, correct, count = rows.unbind(dim=1)
         return {
-            "bits_per_byte": nats / count / math.log(2),
+            self._bits: nats / count / math.log(2),
             "loss": nats / count,
             "perplexity": (nats / count).exp(),
             "accuracy": correct / count,

@@ -1,0 +1,115 @@
+"""Vocabularies: what the tokens of an autoregressive model stand for."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+
+from perceivers.registry import ConfigRegistry, configclass
+from perceivers.tasks.byte_tokens import FIRST_BYTE, VOCAB_SIZE, byte_name
+from perceivers.typing import Bool, Int, Tensor
+
+
+@configclass
+class BaseVocabulary:
+    """Base class of vocabularies. A subclass sets `kind` and is registered with `register_vocabulary`.
+
+    Attributes:
+        kind: Name in files.
+    """
+
+    kind: str
+
+    unit: ClassVar[str]
+    """Singular name of a token, as in the metric `bits_per_byte`."""
+
+    units: ClassVar[str]
+    """Plural of `unit`."""
+
+    start: ClassVar[int]
+    """Token before the first one of a sequence."""
+
+    first: ClassVar[int]
+    """First token that stands for data. All before it are special and never predicted."""
+
+    is_text: ClassVar[bool] = False
+    """Whether sequences are texts, which are split into chunks of the model's length."""
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, special ones included."""
+        raise NotImplementedError
+
+    def tokens(
+        self, content: Tensor, mask: Bool[Tensor, "B Lm"] | None
+    ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """Return the tokens of a batch of preprocessed samples, and which of them are real: the others are padding.
+
+        Args:
+            content: Samples as their modality prepares them.
+            mask: Which elements are real. None: all.
+        """
+        raise NotImplementedError
+
+    def token_name(self, token: int) -> str:
+        """Return the short name of a token for tables."""
+        raise NotImplementedError
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return a sequence of tokens as text for people, special tokens left out."""
+        return " ".join(self.token_name(token) for token in tokens if token >= self.first)
+
+
+VOCABULARIES = ConfigRegistry("vocabulary")
+VocabularyConfig = Annotated[Any, VOCABULARIES]
+
+
+def register_vocabulary(config_class: type[BaseVocabulary]) -> None:
+    """Register a vocabulary.
+
+    Raises:
+        ValueError: If another class is registered under its kind.
+    """
+    VOCABULARIES.register(config_class, _same)
+
+
+def _same(config: BaseVocabulary) -> BaseVocabulary:
+    return config
+
+
+@configclass
+class ByteVocabulary(BaseVocabulary):
+    """Bytes of texts, after six special tokens."""
+
+    kind: Literal["bytes"] = "bytes"
+
+    unit: ClassVar[str] = "byte"
+    units: ClassVar[str] = "bytes"
+    start: ClassVar[int] = 1
+    first: ClassVar[int] = FIRST_BYTE
+    is_text: ClassVar[bool] = True
+
+    @property
+    def size(self) -> int:
+        """256 bytes and six special tokens."""
+        return VOCAB_SIZE
+
+    def tokens(
+        self, content: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None
+    ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """Return the tokens, which texts are prepared as, and which are real."""
+        if mask is None:
+            return content, torch.ones_like(content, dtype=torch.bool)
+        return content, mask.expand_as(content)
+
+    def token_name(self, token: int) -> str:
+        """Return a printable character, or the hexadecimal number of a byte."""
+        return byte_name(token - self.first)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the text of the bytes. Bytes that are no UTF-8 are replaced."""
+        found = bytes(token - self.first for token in tokens if token >= self.first)
+        return found.decode(errors="replace")
+
+
+register_vocabulary(ByteVocabulary)
