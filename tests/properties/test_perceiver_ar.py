@@ -144,17 +144,22 @@ def dense(queries, prefix, block, mask, projection, weights, scale):
     return scores.softmax(dim=-1) @ values
 
 
+@pytest.mark.parametrize("has_positions", [True, False])
+@pytest.mark.parametrize("kept", [0, 1000])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_the_streamed_prefix_has_the_values_and_gradients_of_a_dense_map(chunk, fused, monkeypatch):
+def test_the_streamed_prefix_has_the_values_and_gradients_of_a_dense_map(
+    chunk, fused, kept, has_positions, monkeypatch
+):
     monkeypatch.setattr(token_prefix, "CHUNK", chunk)
+    monkeypatch.setattr(token_prefix, "KEPT", kept)
     assert token_prefix._FLASH is not None
     if not fused:
         monkeypatch.setattr(token_prefix, "_FLASH", None)
         monkeypatch.setattr(token_prefix, "_FLASH_BACKWARD", None)
     torch.manual_seed(0)
     new = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)  # noqa: E731
-    tables = (new(11, 8), new(13, 8), new(5, 8))
+    tables = (new(11, 8), new(13, 8), new(5, 8))[: 3 if has_positions else 1]
     mask = torch.rand(3, 12) > 0.4
     mask[0] = False  # a row without any prefix
     prefix = TokenPrefix(
@@ -164,6 +169,7 @@ def test_the_streamed_prefix_has_the_values_and_gradients_of_a_dense_map(chunk, 
         mask=mask,
         tables=tables,
     )
+    assert prefix.is_longer_than_table is not has_positions
     projection = KeyValueProjection(num_heads=2, eps=1e-5, rotary=RotaryConfig(channel_share=1.0))
     weights = [new(8), new(8), new(8, 8), new(8, 8), new(8), new(8)]
     queries, block = new(3, 2, 5, 4), (new(3, 2, 5, 4), new(3, 2, 5, 4))

@@ -1,22 +1,26 @@
 """Attention of latents to a long prefix of tokens and to a short block, without a map of their size.
 
-The prefix is projected to keys and values in chunks, which are forgotten after use and computed again in the backward
-pass. Memory grows with the number of latents and the length of a chunk, not with the length of the prefix. Both parts
-are merged by the logarithms of their sums: that is exact.
+The prefix is projected to keys and values in chunks. Those of a long prefix are forgotten after use and computed again
+in the backward pass. Without added positions, keys and values depend on the token alone until keys are rotated: those
+of the whole vocabulary are computed once and looked up. Memory grows with the number of latents and the length of a
+chunk, not with the length of the prefix. Both parts are merged by the logarithms of their sums: that is exact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import embedding, layer_norm, linear
 
 from perceivers.nn.rotary import RotaryConfig, rotate
 from perceivers.typing import Bool, Float, Int, Tensor
 
 CHUNK = 2048
 """Tokens whose keys and values are computed at a time."""
+
+KEPT = 16_384
+"""Most tokens of a batch whose keys and values are kept for the backward pass; those of more are computed twice."""
 
 # Fused attention that also returns the logarithm of the sum of weights, by which parts are merged.
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
@@ -55,17 +59,31 @@ class KeyValueProjection:
             positions: Positions for the rotation of the keys. None: they are not rotated.
             weights: Scale and offset of the norm, weights of keys and values, and their biases if there are any.
         """
+        return self.heads(*self.rows(x, weights), positions)
+
+    def rows(
+        self, x: Float[Tensor, "*rows C"], weights: Sequence[Tensor]
+    ) -> tuple[Float[Tensor, "*rows HF"], Float[Tensor, "*rows HF"]]:
+        """Return keys before the rotation, and values, of all heads side by side."""
         scale, offset, to_key, to_value, *biases = weights
         key_bias, value_bias = biases or (None, None)
         x = layer_norm(x, x.shape[-1:], scale, offset, self.eps)
-        keys = self._heads(linear(x, to_key, key_bias))
-        values = self._heads(linear(x, to_value, value_bias))
+        return linear(x, to_key, key_bias), linear(x, to_value, value_bias)
+
+    def heads(
+        self,
+        keys: Float[Tensor, "B S HF"],
+        values: Float[Tensor, "B S HF"],
+        positions: Int[Tensor, "B S"] | None,
+    ) -> KeysValues:
+        """Return the rotated keys and the values of each head."""
+        keys, values = self._split(keys), self._split(values)
         if self.rotary is not None and positions is not None:
             angles = self.rotary.angles(positions, keys.shape[-1], keys.dtype)
             keys = rotate(keys, angles, self.rotary.head_share)
         return keys, values
 
-    def _heads(self, x: Float[Tensor, "B S HF"]) -> Float[Tensor, "B H S F"]:
+    def _split(self, x: Float[Tensor, "B S HF"]) -> Float[Tensor, "B H S F"]:
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
@@ -93,6 +111,17 @@ class TokenPrefix:
     def length(self) -> int:
         """Number of tokens."""
         return self.tokens.shape[1]
+
+    @property
+    def is_longer_than_table(self) -> bool:
+        """Whether the keys of all tokens are fewer than those of the prefix, and do not depend on added positions."""
+        is_table = len(self.tables) == 1 and self.fixed is None
+        return is_table and self.tokens.numel() > self.tables[0].shape[0]
+
+    def chunks(self) -> Iterator["TokenPrefix"]:
+        """Yield the tokens in parts of at most `CHUNK`."""
+        for start in range(0, self.length, CHUNK):
+            yield self.chunk(start, start + CHUNK)
 
     def chunk(self, start: int, stop: int) -> "TokenPrefix":
         """Return the tokens from `start` to `stop`."""
@@ -141,10 +170,87 @@ def attend_prefix(
         weights: Weights of the projection.
         scale: Factor of the products of queries and keys.
     """
-    found = _AttendPrefix.apply(
-        prefix, projection, block_mask, scale, queries, *block, *prefix.tables, *weights
-    )
+    source: _Source
+    if prefix.is_longer_than_table:
+        source, tensors = (
+            _TableSource(prefix, projection),
+            projection.rows(prefix.tables[0], weights),
+        )
+    else:
+        source, tensors = _EmbeddedSource(prefix, projection), (*prefix.tables, *weights)
+    found = _AttendPrefix.apply(source, block_mask, scale, queries, *block, *tensors)
     return cast("Tensor", found)
+
+
+class _Source(Protocol):
+    """Keys and values of parts of a prefix, as a function of some tensors."""
+
+    prefix: TokenPrefix
+
+    def project(
+        self, part: TokenPrefix, tensors: Sequence[Tensor]
+    ) -> tuple[list[Tensor], KeysValues]:
+        """Return leaves of a graph, and the keys and values of a part that it computes from them."""
+        ...
+
+    def add_gradients(
+        self, part: TokenPrefix, gradients: Sequence[Tensor], totals: Sequence[Tensor]
+    ) -> None:
+        """Add the gradients of the leaves to those of the tensors."""
+        ...
+
+
+@dataclass
+class _EmbeddedSource:
+    """Projection of each embedded token; the tensors are the tables and the weights of the projection."""
+
+    prefix: TokenPrefix
+    projection: KeyValueProjection
+
+    def project(
+        self, part: TokenPrefix, tensors: Sequence[Tensor]
+    ) -> tuple[list[Tensor], KeysValues]:
+        weights = tensors[len(part.tables) :]
+        leaves = _leaves(part.embedded(), *weights)
+        with torch.enable_grad():
+            return leaves, self.projection(leaves[0], part.positions, leaves[1:])
+
+    def add_gradients(
+        self, part: TokenPrefix, gradients: Sequence[Tensor], totals: Sequence[Tensor]
+    ) -> None:
+        count = len(part.tables)
+        part.add_gradient(gradients[0], totals[:count])
+        for total, gradient in zip(totals[count:], gradients[1:], strict=True):
+            total.add_(gradient)
+
+
+@dataclass
+class _TableSource:
+    """Keys and values of a table of all tokens, looked up and rotated; the tensors are the two tables."""
+
+    prefix: TokenPrefix
+    projection: KeyValueProjection
+
+    def project(
+        self, part: TokenPrefix, tensors: Sequence[Tensor]
+    ) -> tuple[list[Tensor], KeysValues]:
+        leaves = _leaves(*tensors)
+        with torch.enable_grad():
+            keys, values = (embedding(part.tokens, leaf) for leaf in leaves)
+            return leaves, self.projection.heads(keys, values, part.positions)
+
+    def add_gradients(
+        self,
+        part: TokenPrefix,  # noqa: ARG002
+        gradients: Sequence[Tensor],
+        totals: Sequence[Tensor],
+    ) -> None:
+        for total, gradient in zip(totals, gradients, strict=True):
+            total.add_(gradient)
+
+
+def _leaves(*tensors: Tensor) -> list[Tensor]:
+    return [one.detach().requires_grad_() for one in tensors]
 
 
 class _AttendPrefix(torch.autograd.Function):
@@ -152,46 +258,41 @@ class _AttendPrefix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        prefix, projection, block_mask, scale, queries, keys, values, *tensors = arguments
-        count = len(prefix.tables)
-        weights = tensors[count:]
+        source, block_mask, scale, queries, keys, values, *tensors = arguments
+        prefix = source.prefix
+        keeps = prefix.tokens.numel() <= KEPT and any(ctx.needs_input_grad)
+        ctx.kept = []
         out, log_sum = attend_part(queries, keys, values, block_mask, scale)
-        for start in range(0, prefix.length, CHUNK):
-            part = prefix.chunk(start, start + CHUNK)
-            part_keys, part_values = projection(part.embedded(), part.positions, weights)
+        for part in prefix.chunks():
+            leaves, made = source.project(part, tensors)
+            if keeps:
+                ctx.kept.append((leaves, made))
+            part_keys, part_values = (one.detach() for one in made)
             mask = _prefix_mask(part)
             found, found_sum = attend_part(queries, part_keys, part_values, mask, scale)
             total = torch.logaddexp(log_sum, found_sum)
             out = out * (log_sum - total).exp().to(out.dtype)[..., None]
             out = out + found * (found_sum - total).exp().to(out.dtype)[..., None]
             log_sum = total
-        ctx.save_for_backward(queries, keys, values, block_mask, out, log_sum, *weights)
-        ctx.prefix, ctx.projection, ctx.scale = prefix, projection, scale
+        ctx.save_for_backward(queries, keys, values, block_mask, out, log_sum, *tensors)
+        ctx.source, ctx.scale = source, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        queries, keys, values, mask, out, log_sum, *weights = ctx.saved_tensors
-        prefix, projection, scale = ctx.prefix, ctx.projection, ctx.scale
-        gradient = gradients[0]
-        state = (gradient, out, log_sum)
+        queries, keys, values, mask, out, log_sum, *tensors = ctx.saved_tensors
+        source, scale = ctx.source, ctx.scale
+        state = (gradients[0], out, log_sum)
         d_queries, d_keys, d_values = part_backward(queries, keys, values, mask, scale, state)
-        d_tables = [torch.zeros_like(table) for table in prefix.tables]
-        d_weights = [torch.zeros_like(weight) for weight in weights]
-        for start in range(0, prefix.length, CHUNK):
-            part = prefix.chunk(start, start + CHUNK)
-            leaves = [part.embedded(), *weights]
-            leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-            with torch.enable_grad():
-                made = projection(leaves[0], part.positions, leaves[1:])
+        totals = [torch.zeros_like(one) for one in tensors]
+        for place, part in enumerate(source.prefix.chunks()):
+            leaves, made = ctx.kept[place] if ctx.kept else source.project(part, tensors)
             keys, values = (one.detach() for one in made)
-            mask = _prefix_mask(part)
-            found = part_backward(queries, keys, values, mask, scale, state)
+            found = part_backward(queries, keys, values, _prefix_mask(part), scale, state)
             d_queries = d_queries + found[0]
-            d_x, *d_parts = torch.autograd.grad(made, leaves, found[1:])
-            part.add_gradient(d_x, d_tables)
-            d_weights = [total + one for total, one in zip(d_weights, d_parts, strict=True)]
-        return (None, None, None, None, d_queries, d_keys, d_values, *d_tables, *d_weights)
+            d_leaves = torch.autograd.grad(made, leaves, found[1:], retain_graph=bool(ctx.kept))
+            source.add_gradients(part, d_leaves, totals)
+        return (None, None, None, d_queries, d_keys, d_values, *totals)
 
 
 def attend_part(
