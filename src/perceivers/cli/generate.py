@@ -4,12 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from perceivers.cli.parsing import Device, check_numbers, parse, wrong_arguments
 from perceivers.cli.terminal import echo
+
+if TYPE_CHECKING:
+    from perceivers.evaluation.generation_formats import GenerationFormat
+    from perceivers.models.generate import GenerationConfig
 
 _EXAMPLES = """
   perceivers generate runs/plays --prompt "To be, or not"
@@ -59,13 +63,42 @@ def run(args: Sequence[str]) -> int:
     check_numbers("generate", options, {"length": 1, "top_k": 1, "num_latents": 1, "seed": 0})
     if options.prompt is not None and options.prompt_file is not None:
         wrong_arguments("generate", "Expected --prompt or --prompt-file, got both.")
-    from perceivers.data.base import atomic_write_text
-    from perceivers.evaluation.generate import generate_text, is_cut
+    from perceivers.evaluation.generate import autoregressive_model, generate_tokens, is_cut
+    from perceivers.evaluation.generation_formats import generation_format
     from perceivers.evaluation.predict import load_predictor
+
+    config = _sampling(options)
+    predictor = load_predictor(options.run, device=options.device)
+    autoregressive_model(predictor)  # refuses other runs
+    form = generation_format(predictor)
+    _check_out(options, form)
+    prompt: Any = None
+    if options.prompt_file is not None:
+        prompt = form.prompt_of_file(options.prompt_file)
+    elif options.prompt is not None:
+        prompt = form.prompt_of_argument(options.prompt)
+    begun = form.tokens(prompt)
+    if is_cut(predictor, begun):
+        echo(
+            "perceivers generate: the prompt is longer than the context; its end is read.", err=True
+        )
+    rows = generate_tokens(predictor, [begun], length=options.length, config=config)
+    found = (row[0] for row in rows)
+    if options.out is None and options.format == "text":
+        echo(form.prompt_text(begun), end="")
+        for part in form.printed(found):
+            echo(part, end="")
+        echo("")
+        return 0
+    return _write(options, form, begun, list(found))
+
+
+def _sampling(options: Options) -> "GenerationConfig":
+    """Return the settings of sampling; end the command if a number is out of range."""
     from perceivers.models.generate import GenerationConfig
 
     try:
-        config = GenerationConfig(
+        return GenerationConfig(
             temperature=options.temperature,
             top_p=options.top_p,
             top_k=options.top_k,
@@ -74,28 +107,35 @@ def run(args: Sequence[str]) -> int:
         )
     except ValueError as error:
         wrong_arguments("generate", str(error))
-    prompt = options.prompt or ""
-    if options.prompt_file is not None:
-        prompt = options.prompt_file.read_bytes().decode("utf-8", "surrogateescape")
-    predictor = load_predictor(options.run, device=options.device)
-    parts = generate_text(predictor, prompt, length=options.length, config=config)
-    if is_cut(predictor, prompt):
-        echo(
-            "perceivers generate: the prompt is longer than the context; its end is read.", err=True
-        )
-    if options.out is None and options.format == "text":
-        echo(prompt, end="")
-        for part in parts:
-            echo(part, end="")
-        echo("")
-        return 0
-    found = "".join(parts)
-    text = prompt + found
+
+
+def _write(
+    options: Options, form: "GenerationFormat", prompt: Sequence[int], found: Sequence[int]
+) -> int:
+    """Write the result to a file, or print it as JSON, and return the exit status."""
+    from perceivers.data.base import atomic_write_text
+
     if options.format == "json":
-        text = json.dumps({"prompt": prompt, "continuation": found}, ensure_ascii=False, indent=2)
-    if options.out is None:
-        echo(text)
-    else:
+        text = json.dumps(form.as_json(prompt, found), ensure_ascii=False, indent=2)
+        if options.out is None:
+            echo(text)
+            return 0
         atomic_write_text(options.out, f"{text}\n")
-        echo(f"{len(found):,} characters in {options.out}", err=True)
+        size = f"{len(found):,} {form.vocabulary.units}"
+    else:
+        assert options.out is not None
+        size = form.write(prompt, found, options.out)
+    echo(f"{size} in {options.out}", err=True)
     return 0
+
+
+def _check_out(options: Options, form: "GenerationFormat") -> None:
+    """End the command if the result cannot be written where it shall be."""
+    if options.format == "json":
+        return
+    known, out = form.suffixes, options.out
+    expected = f"Expected --out with a file that ends in {' or '.join(known)}"
+    if out is None and not form.is_printable:
+        wrong_arguments("generate", f"{expected}, or --format json; got neither.")
+    if out is not None and known and out.suffix.lower() not in known:
+        wrong_arguments("generate", f"{expected}, got '{out}'.")

@@ -1,19 +1,88 @@
-"""Continuation of texts by a run of an autoregressive model."""
+"""Continuation of sequences by a run of an autoregressive model."""
 
-import codecs
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perceivers.evaluation.generation_formats import (
+    byte_tokens,
+    decode_utf8,
+    generation_format,
+    vocabulary_of,
+)
 from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.generate import GenerationConfig, TokenGenerator, first_latents
 from perceivers.models.perceiver_ar import PerceiverAR
-from perceivers.tasks.byte_tokens import FIRST_BYTE, VOCAB_SIZE
-from perceivers.tasks.vocabulary import ByteVocabulary
 
 if TYPE_CHECKING:
     from perceivers.evaluation.predict import Predictor
+
+
+def generate_tokens(
+    predictor: "Predictor",
+    prompts: Sequence[Sequence[int]],
+    *,
+    length: int = 256,
+    config: GenerationConfig | None = None,
+) -> Iterator[list[int]]:
+    """Yield the next token of each sequence, `length` times.
+
+    Args:
+        predictor: A run of the next token.
+        prompts: Tokens of the beginnings of sequences, without the start; an empty one begins a sequence.
+        length: Number of tokens.
+        config: Temperature, selection of tokens, and numbers of latents.
+
+    Raises:
+        ValueError: If the run is another one, there is no prompt, or a number is out of range.
+    """
+    model = autoregressive_model(predictor)
+    if not prompts:
+        raise ValueError("Expected at least one prompt, got none.")
+    vocabulary = vocabulary_of(predictor)
+    allowed = torch.zeros(1, vocabulary.size, dtype=torch.bool)
+    allowed[:, list(vocabulary.data_tokens)] = True
+    tokens = [[vocabulary.start, *prompt] for prompt in prompts]
+    generator = TokenGenerator(model, tokens, length=length, config=config, allowed=allowed)
+    return (row.tolist() for row in generator)
+
+
+def generate(
+    predictor: "Predictor",
+    prompts: Sequence[Any],
+    *,
+    length: int = 256,
+    config: GenerationConfig | None = None,
+) -> list[Any]:
+    """Return the continuation of each prompt, in the form of the run's vocabulary.
+
+    Prompts that begin with as many latents are continued together, so that the most probable tokens of a sequence are
+    the same as without the others.
+
+    Args:
+        predictor: A run of the next token.
+        prompts: Beginnings of sequences as the form reads them (`generation_format`): texts, for a run on texts.
+        length: Number of tokens.
+        config: Temperature, selection of tokens, and numbers of latents.
+
+    Raises:
+        ValueError: If the run is another one, a prompt cannot be read, or a number is out of range.
+    """
+    model, config = autoregressive_model(predictor), config or GenerationConfig()
+    form = generation_format(predictor)
+    begun = [form.tokens(prompt) for prompt in prompts]
+    most = first_latents(model, config)
+    groups: dict[int, list[int]] = {}
+    for place, tokens in enumerate(begun):
+        groups.setdefault(min(len(tokens) + 1, most), []).append(place)
+    found: list[Any] = [None] * len(begun)
+    for places in groups.values():
+        chosen = [begun[place] for place in places]
+        steps = [*generate_tokens(predictor, chosen, length=length, config=config)]
+        for place, row in zip(places, zip(*steps, strict=True), strict=True):
+            found[place] = form.result(begun[place], row)
+    return found
 
 
 def generate_bytes(
@@ -34,39 +103,16 @@ def generate_bytes(
     Raises:
         ValueError: If the run is another one, there is no prompt, or a number is out of range.
     """
-    model = autoregressive_model(predictor)
-    tokens = [_tokens(prompt) for prompt in prompts]
-    if not tokens:
-        raise ValueError("Expected at least one prompt, got none.")
-    allowed = torch.arange(VOCAB_SIZE)[None] >= FIRST_BYTE
-    generator = TokenGenerator(model, tokens, length=length, config=config, allowed=allowed)
-    return ([token - FIRST_BYTE for token in row.tolist()] for row in generator)
-
-
-def generate_texts(
-    predictor: "Predictor",
-    prompts: Sequence[str | bytes],
-    *,
-    length: int = 256,
-    config: GenerationConfig | None = None,
-) -> list[str]:
-    """Return the continuation of each prompt. Arguments and errors as of `generate_bytes`.
-
-    Prompts that begin with as many latents are continued together, so that the most probable bytes of a text are the
-    same as without the others.
-    """
-    model, config = autoregressive_model(predictor), config or GenerationConfig()
-    most = first_latents(model, config)
-    groups: dict[int, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        groups.setdefault(min(len(_tokens(prompt)), most), []).append(place)
-    found = [""] * len(prompts)
-    for places in groups.values():
-        chosen = [prompts[place] for place in places]
-        steps = [*generate_bytes(predictor, chosen, length=length, config=config)]
-        for place, row in zip(places, zip(*steps, strict=True), strict=True):
-            found[place] = bytes(row).decode(errors="replace")
-    return found
+    autoregressive_model(predictor)  # refuses other runs
+    vocabulary = vocabulary_of(predictor)
+    if not vocabulary.is_text:
+        raise ValueError(
+            f"{predictor.folder} was trained on {vocabulary.units}, and texts were asked for. Expected a run of the "
+            "recipe text_ar, or Predictor.generate, which takes the prompts of any run."
+        )
+    tokens = [byte_tokens(prompt, vocabulary.first) for prompt in prompts]
+    rows = generate_tokens(predictor, tokens, length=length, config=config)
+    return ([token - vocabulary.first for token in row] for row in rows)
 
 
 def generate_text(
@@ -81,7 +127,7 @@ def generate_text(
     Arguments and errors as of `generate_bytes`. Bytes that are no UTF-8 are replaced.
     """
     rows = generate_bytes(predictor, [prompt], length=length, config=config)
-    return _decoded(row[0] for row in rows)
+    return decode_utf8(row[0] for row in rows)
 
 
 def autoregressive_model(predictor: "Predictor") -> PerceiverAR:
@@ -95,8 +141,8 @@ def autoregressive_model(predictor: "Predictor") -> PerceiverAR:
     if not isinstance(encoder, AutoregressiveEncoder):
         kind = getattr(task, "kind", "no task")
         raise ValueError(
-            f"{predictor.folder} was trained for '{kind}' and does not generate. Expected a run of the recipe text_ar: "
-            "perceivers fit DATA --recipe text_ar."
+            f"{predictor.folder} was trained for '{kind}' and does not generate. Expected a run of the next token, as "
+            "of the recipe text_ar: perceivers fit DATA --recipe text_ar."
         )
     if len(members) > 1:
         raise ValueError(
@@ -106,21 +152,6 @@ def autoregressive_model(predictor: "Predictor") -> PerceiverAR:
     return encoder.model
 
 
-def is_cut(predictor: "Predictor", prompt: str) -> bool:
-    """Return whether a prompt is longer than the context, so that only its end is read."""
-    return len(_tokens(prompt)) > autoregressive_model(predictor).config.max_length
-
-
-def _tokens(prompt: str | bytes) -> list[int]:
-    data = prompt.encode("utf-8", "surrogateescape") if isinstance(prompt, str) else prompt
-    return [ByteVocabulary.start, *(byte + FIRST_BYTE for byte in data)]
-
-
-def _decoded(found: Iterator[int]) -> Iterator[str]:
-    """Yield the characters of bytes."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for byte in found:
-        if text := decoder.decode(bytes([byte])):
-            yield text
-    if text := decoder.decode(b"", final=True):
-        yield text
+def is_cut(predictor: "Predictor", prompt: Sequence[int]) -> bool:
+    """Return whether the tokens of a prompt are more than the context, so that only its end is read."""
+    return len(prompt) + 1 > autoregressive_model(predictor).config.max_length

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -205,26 +205,28 @@ class Predictor:
         vectors = np.stack([one.vector for one in found]) if found else np.zeros((0, 0), np.float32)
         return Embeddings(names=tuple(one.name for one in found), vectors=vectors)
 
-    def generate(
-        self, prompts: str | Sequence[str], *, length: int = 256, **settings: Any
-    ) -> str | list[str]:
-        """Return the continuation of a text, or of each of several, by a run of the next byte (recipe `text_ar`).
+    def generate(self, prompts: Any = "", *, length: int = 256, **settings: Any) -> Any:
+        """Return the continuation of a prompt, or of each of several, by a run of the next token (recipe `text_ar`).
 
-        `perceivers.generate_text` yields it character by character.
+        For texts, `perceivers.generate_text` yields it character by character.
 
         Args:
-            prompts: Beginning of the text, or of each text; an empty one begins a text.
-            length: Number of bytes.
+            prompts: Beginning of a sequence, or a list of several; an empty one begins a sequence. For texts a string.
+            length: Number of tokens; for texts of bytes.
             settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
 
-        Raises:
-            ValueError: If the run is another one, or a number is out of range.
-        """
-        from perceivers.evaluation.generate import generate_texts
+        Returns:
+            The continuation in the form of the run's vocabulary, or a list of them; for texts a string.
 
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        found = generate_texts(self, texts, length=length, config=GenerationConfig(**settings))
-        return found[0] if isinstance(prompts, str) else found
+        Raises:
+            ValueError: If the run is another one, a prompt cannot be read, or a number is out of range.
+        """
+        from perceivers.evaluation.generate import generate
+
+        is_several = isinstance(prompts, list | tuple)
+        each = cast("list[Any]", list(prompts) if is_several else [prompts])
+        found = generate(self, each, length=length, config=GenerationConfig(**settings))
+        return found if is_several else found[0]
 
     def read(self, samples: Sequence[Sample]) -> Batch:
         """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""

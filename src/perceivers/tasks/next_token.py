@@ -162,10 +162,11 @@ class NextTokenTask(ByteTask):
         mask = request.batch.masks.get(name)
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.cpu()
         logits = outputs[:, -1].float()
-        logits[:, : vocabulary.first] = -math.inf
+        special = sorted({*range(vocabulary.size)} - {*vocabulary.data_tokens})
+        logits[:, special] = -math.inf
         shares = logits.softmax(dim=-1).cpu()
         for row, title in enumerate(request.names):
-            most = min(max(request.top, 1), vocabulary.size - vocabulary.first)
+            most = min(max(request.top, 1), len(vocabulary.data_tokens))
             best = shares[row].topk(most)
             found = best.indices.tolist()
             names = (vocabulary.token_name(token) for token in found)

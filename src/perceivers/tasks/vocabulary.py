@@ -30,7 +30,7 @@ class BaseVocabulary:
     """Token before the first one of a sequence."""
 
     first: ClassVar[int]
-    """First token that stands for data. All before it are special and never predicted."""
+    """First token that stands for data."""
 
     is_text: ClassVar[bool] = False
     """Whether sequences are texts, which are split into chunks of the model's length."""
@@ -39,6 +39,11 @@ class BaseVocabulary:
     def size(self) -> int:
         """Number of tokens, special ones included."""
         raise NotImplementedError
+
+    @property
+    def data_tokens(self) -> range:
+        """Tokens that stand for data: from `first` on. All others are special and never predicted."""
+        return range(self.first, self.size)
 
     def tokens(
         self, content: Tensor, mask: Bool[Tensor, "B Lm"] | None
@@ -57,7 +62,7 @@ class BaseVocabulary:
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return a sequence of tokens as text for people, special tokens left out."""
-        return " ".join(self.token_name(token) for token in tokens if token >= self.first)
+        return " ".join(self.token_name(token) for token in tokens if token in self.data_tokens)
 
 
 VOCABULARIES = ConfigRegistry("vocabulary")
