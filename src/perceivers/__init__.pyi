@@ -18,6 +18,7 @@ from .explain.contents.base import register_view as register_view
 from .explain.render.write import explain_file as explain_file
 from .exporting.export import export as export
 from .hub.checkpoint import from_pretrained as from_pretrained
+from .hub.hip import hip_from_weights as hip_from_weights
 from .hub.perceiver_ar import perceiver_ar_from_weights as perceiver_ar_from_weights
 from .hub.resampler import resampler_from_weights as resampler_from_weights
 from .recipes.files import create_model as create_model
@@ -123,6 +124,11 @@ from .models.perceiver import Perceiver as Perceiver
 from .models.perceiver import PerceiverConfig as PerceiverConfig
 from .models.perceiver import build_model as build_model
 from .models.causal_layers import ARCache as ARCache
+from .models.hip import HierarchicalPerceiver as HierarchicalPerceiver
+from .models.hip import HiPOutput as HiPOutput
+from .models.hip_config import HiPBlockConfig as HiPBlockConfig
+from .models.hip_config import HiPConfig as HiPConfig
+from .models.hip_config import hip_config as hip_config
 from .models.perceiver_ar import PerceiverAR as PerceiverAR
 from .models.perceiver_ar_config import PerceiverARConfig as PerceiverARConfig
 from .models.perceiver_ar_config import krasserm_perceiver_ar as krasserm_perceiver_ar

@@ -56,9 +56,9 @@ def test_norms_use_the_releases_epsilon():
 
 
 def test_an_exact_gelu_can_be_asked_for():
-    mlp = MLP(8, widening_factor=2, gelu="exact")
+    mlp = MLP(8, widening_factor=2, activation="exact")
     first, _, last = mlp
     x = torch.randn(2, 3, 8)
     assert_close(mlp(x), last(torch.nn.functional.gelu(first(x))))
-    assert CrossAttend(8, 6, gelu="exact").mlp[1].approximate == "none"
-    assert SelfAttend(8, num_heads=2, gelu="exact").mlp[1].approximate == "none"
+    assert CrossAttend(8, 6, activation="exact").mlp[1].approximate == "none"
+    assert SelfAttend(8, num_heads=2, activation="exact").mlp[1].approximate == "none"

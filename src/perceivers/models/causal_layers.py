@@ -13,7 +13,7 @@ from perceivers.cross_attention.token_prefix import (
     attend_prefix,
 )
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
-from perceivers.nn.blocks import LAYER_NORM_EPS
+from perceivers.nn.blocks import LAYER_NORM_EPS, SquaredReLU
 from perceivers.nn.init import lecun_linear
 from perceivers.nn.rotary import RotaryConfig, rotate
 from perceivers.typing import Bool, Float, Tensor
@@ -234,14 +234,6 @@ class CausalSelfAttend(_Residual):
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=attention.scale
         )
         return self.with_residuals(z, attention.output(read))
-
-
-class SquaredReLU(nn.Module):
-    """Square of the positive part (arXiv:2109.08668)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the activation."""
-        return torch.relu(x).square()
 
 
 def linear_layer(

@@ -271,7 +271,7 @@ class PerceiverDecoder(nn.Module):
             qk_channels=config.qk_channels,
             v_channels=config.v_channels,
             use_query_residual=config.use_query_residual,
-            gelu=config.gelu,
+            activation=config.gelu,
         )
         self.project = None
         if config.project_channels is not None:

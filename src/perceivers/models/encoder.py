@@ -160,7 +160,7 @@ class PerceiverEncoder(nn.Module):
                 qk_channels=config.cross_attend_qk_channels,
                 v_channels=config.cross_attend_v_channels,
                 use_query_residual=config.use_query_residual,
-                gelu=config.gelu,
+                activation=config.gelu,
             )
             for _ in range(num_cross_attends)
         )
@@ -173,7 +173,7 @@ class PerceiverEncoder(nn.Module):
                     widening_factor=config.self_attend_widening_factor,
                     qk_channels=config.self_attend_qk_channels,
                     v_channels=config.self_attend_v_channels,
-                    gelu=config.gelu,
+                    activation=config.gelu,
                 )
                 for _ in range(config.num_self_attends_per_block)
             )

@@ -81,7 +81,7 @@ class Attention(nn.Module):
         self,
         query: Float[Tensor, "#B Q Cq"],
         source: "Float[Tensor, 'B S Cs'] | KeyValueSource",
-        source_mask: Bool[Tensor, "B S"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
         query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return the attention output of each query.
@@ -90,8 +90,8 @@ class Attention(nn.Module):
             query: The queries.
             source: The source: an array, or elements with an implementation of attention and a mask. Then the query
                 may have a batch of 1 that serves all samples.
-            source_mask: True where a source element is real, False where it is padding. The output of a sample that
-                is padding only is zero.
+            source_mask: True where a source element is real, False where it is padding; for all queries of a sample,
+                or for each. The attention of a query to padding only is zero.
             query_mask: True where a query is real. The output of the others is zero. Only for an array.
         """
         if not isinstance(source, Tensor):
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         queries: Float[Tensor, "B H Q C"],
         keys: Float[Tensor, "B H S C"],
         values: Float[Tensor, "B H S Cv"],
-        source_mask: Bool[Tensor, "B S"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
     ) -> Float[Tensor, "B Q HCv"]:
         """Return the values of each head, averaged by attention and side by side."""
         q, k, v = queries, keys, values
@@ -135,18 +135,19 @@ class Attention(nn.Module):
         if source_mask is None:
             read = scaled_dot_product_attention(q, k, v, scale=self.scale)
         else:
-            # A softmax over nothing is undefined, so a sample of padding attends to all of it, times zero.
+            # A softmax over nothing is undefined, so a query of padding attends to all of it, times zero.
+            source_mask = _for_queries(source_mask)
             some = source_mask.any(dim=-1, keepdim=True)
-            mask = (source_mask | ~some)[:, None, None, :]
+            mask = source_mask | ~some
             read = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
-            read = read * some[:, None, None, :].to(read.dtype)
+            read = read * some.to(read.dtype)
         return rearrange(read[..., :v_width], "B H Q C -> B Q (H C)")
 
     def scores(
         self,
         query: Float[Tensor, "B Q Cq"],
         source: Float[Tensor, "B S Cs"],
-        source_mask: Bool[Tensor, "B S"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
     ) -> Float[Tensor, "B H Q S"]:
         """Return the scaled products before the softmax, as drawn in the 2021 paper.
 
@@ -157,14 +158,14 @@ class Attention(nn.Module):
         k = self.split_heads(self.to_key(source))
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if source_mask is not None:
-            scores = scores.masked_fill(~source_mask[:, None, None, :], float("-inf"))
+            scores = scores.masked_fill(~_for_queries(source_mask), float("-inf"))
         return scores
 
     def weights(
         self,
         query: Float[Tensor, "B Q Cq"],
         source: Float[Tensor, "B S Cs"],
-        source_mask: Bool[Tensor, "B S"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
     ) -> Float[Tensor, "B H Q S"]:
         """Return the attention map, which `forward` never materializes.
 
@@ -172,10 +173,15 @@ class Attention(nn.Module):
         """
         weights = self.scores(query, source, source_mask).softmax(dim=-1)
         if source_mask is not None:  # a row of -inf gives nan, not zero
-            some = source_mask.any(dim=-1)[:, None, None, None]
+            some = _for_queries(source_mask).any(dim=-1, keepdim=True)
             weights = weights.masked_fill(~some, 0.0)
         return weights
 
     def split_heads(self, x: Float[Tensor, "B L HC"]) -> Float[Tensor, "B H L C"]:
         """Return the channels of each head."""
         return rearrange(x, "B L (H C) -> B H L C", H=self.num_heads)
+
+
+def _for_queries(source_mask: Bool[Tensor, "B *Q S"]) -> Bool[Tensor, "B 1 _ S"]:
+    """Return a mask of the source, for all queries or for each, that broadcasts over heads and queries."""
+    return source_mask[:, None] if source_mask.ndim == 3 else source_mask[:, None, None]

@@ -18,6 +18,9 @@ LAYER_NORM_EPS = 1e-5  # dm-haiku's default, which the release uses
 Gelu = Literal["tanh", "exact"]
 """The GELU in its tanh form, as in DeepMind's release, or exact, as in Hugging Face's models."""
 
+Activation = Gelu | Literal["squared_relu"]
+"""Activation of an MLP: a GELU, or the squared ReLU of Perceiver AR and the Hierarchical Perceiver."""
+
 
 @runtime_checkable
 class NormalizableSource(Protocol):
@@ -28,19 +31,30 @@ class NormalizableSource(Protocol):
         ...
 
 
+class SquaredReLU(nn.Module):
+    """Square of the positive part (arXiv:2109.08668)."""
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Return the activation."""
+        return torch.relu(x).square()
+
+
 class MLP(nn.Sequential):
-    """Two linear layers around a GELU.
+    """Two linear layers around an activation.
 
     Args:
         channels: Width of input and output.
         widening_factor: Width of the hidden layer, as a multiple of `channels`.
-        gelu: Form of the GELU.
+        activation: Form of the GELU, or the squared ReLU.
     """
 
-    def __init__(self, channels: int, *, widening_factor: int = 1, gelu: Gelu = "tanh") -> None:
+    def __init__(
+        self, channels: int, *, widening_factor: int = 1, activation: Activation = "tanh"
+    ) -> None:
+        gelu = nn.GELU(approximate="tanh" if activation == "tanh" else "none")
         super().__init__(
             lecun_linear(channels, widening_factor * channels),
-            nn.GELU(approximate="tanh" if gelu == "tanh" else "none"),
+            SquaredReLU() if activation == "squared_relu" else gelu,
             lecun_linear(widening_factor * channels, channels),
         )
 
@@ -56,8 +70,12 @@ class _MLPResidual(nn.Module):
     def mlp_residual(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         """Return the elements after the MLP, with the residual."""
         if self.recompute_mlp and self.training and torch.is_grad_enabled():
-            return x + recompute(self._mlp, x)
-        return x + self._mlp(x)
+            return x + self.branch(recompute(self._mlp, x))
+        return x + self.branch(self._mlp(x))
+
+    def branch(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
+        """Return what is added to a residual: the output of a layer. Overridden for dropout."""
+        return x
 
     def _mlp(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         return self.mlp(self.mlp_norm(x))
@@ -74,7 +92,7 @@ class CrossAttend(_MLPResidual):
         qk_channels: Total width of queries and keys. By default, `source_channels`, as in the papers.
         v_channels: Total width of the values. By default, `qk_channels`.
         use_query_residual: Add the query to the attention output. Off where queries hold positions only.
-        gelu: Form of the MLP's GELU.
+        activation: Activation of the MLP.
 
     Reference: Perceiver (arXiv:2103.03206), appendix C; Perceiver IO (arXiv:2107.14795), equations 4 to 6.
     """
@@ -89,7 +107,7 @@ class CrossAttend(_MLPResidual):
         qk_channels: int | None = None,
         v_channels: int | None = None,
         use_query_residual: bool = True,
-        gelu: Gelu = "tanh",
+        activation: Activation = "tanh",
     ) -> None:
         super().__init__()
         self.use_query_residual = use_query_residual
@@ -103,13 +121,13 @@ class CrossAttend(_MLPResidual):
             v_channels=v_channels,
         )
         self.mlp_norm = nn.LayerNorm(query_channels, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(query_channels, widening_factor=widening_factor, gelu=gelu)
+        self.mlp = MLP(query_channels, widening_factor=widening_factor, activation=activation)
 
     def forward(
         self,
         query: Float[Tensor, "#B Q Cq"],
         source: "Float[Tensor, 'B S Cs'] | NormalizableSource",
-        source_mask: Bool[Tensor, "B S"] | None = None,
+        source_mask: Bool[Tensor, "B S"] | Bool[Tensor, "B Q S"] | None = None,
         query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q Cq"]:
         """Return the queries after cross-attention to the source.
@@ -117,7 +135,8 @@ class CrossAttend(_MLPResidual):
         Args:
             query: The queries.
             source: The source: an array, or elements with a cheaper implementation of attention.
-            source_mask: True where a source element is real, False where it is padding. Only for an array.
+            source_mask: True where a source element is real, False where it is padding; for all queries, or for each.
+                Only for an array.
             query_mask: True where a query is real. The attention output of the others is zero. Only with an array.
         """
         norm = self.source_norm
@@ -136,7 +155,7 @@ class SelfAttend(_MLPResidual):
         widening_factor: Width of the MLP's hidden layer, as a multiple of `channels`. 1 in both papers.
         qk_channels: Total width of queries and keys. By default, `channels`.
         v_channels: Total width of the values. By default, `channels`.
-        gelu: Form of the MLP's GELU.
+        activation: Activation of the MLP.
 
     Reference: Perceiver (arXiv:2103.03206), appendix C.
     """
@@ -149,7 +168,7 @@ class SelfAttend(_MLPResidual):
         widening_factor: int = 1,
         qk_channels: int | None = None,
         v_channels: int | None = None,
-        gelu: Gelu = "tanh",
+        activation: Activation = "tanh",
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
@@ -161,12 +180,12 @@ class SelfAttend(_MLPResidual):
             v_channels=channels if v_channels is None else v_channels,
         )
         self.mlp_norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(channels, widening_factor=widening_factor, gelu=gelu)
+        self.mlp = MLP(channels, widening_factor=widening_factor, activation=activation)
 
     def forward(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B N D"]:
         """Return the array after one layer. `mask` is True where an element is real."""
         y = self.norm(x)
-        x = x + self.attention(y, y, mask)
+        x = x + self.branch(self.attention(y, y, mask))
         return self.mlp_residual(x)

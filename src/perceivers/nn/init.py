@@ -29,11 +29,17 @@ def truncated_normal_(weight: Float[Tensor, "..."], sd: float) -> Float[Tensor, 
     return nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
 
 
-def lecun_linear(in_channels: int, out_channels: int) -> nn.Linear:
-    """Return a linear layer whose output keeps the variance of its input; its bias is zero."""
-    linear = nn.Linear(in_channels, out_channels)
-    truncated_normal_(linear.weight, in_channels**-0.5 / _SD_OF_TRUNCATED)
-    nn.init.zeros_(linear.bias)
+def lecun_normal_(weight: Float[Tensor, "..."], fan_in: int) -> Float[Tensor, "..."]:
+    """Fill `weight` from a normal of mean 0, cut at two standard deviations, whose variance is then 1 / `fan_in`."""
+    return truncated_normal_(weight, fan_in**-0.5 / _SD_OF_TRUNCATED)
+
+
+def lecun_linear(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer whose output keeps the variance of its input; its bias, if it has one, is zero."""
+    linear = nn.Linear(in_channels, out_channels, bias=bias)
+    lecun_normal_(linear.weight, in_channels)
+    if bias:
+        nn.init.zeros_(linear.bias)
     return linear
 
 
