@@ -56,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks import evidence
 
         return evidence.main(given[1:])
+    if given[:1] == ["transfer"]:
+        from benchmarks import transfer
+
+        return transfer.main(given[1:])
     args = arguments(argv)
     if args.child:
         harness.child(json.loads(args.child[0]), Path(args.child[1]))
