@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,8 @@ from perceivers.inputs.image import (
 )
 from perceivers.inputs.positions import FourierPositionsConfig, LearnedPositionsConfig
 from perceivers.inputs.registry import build_input
+from perceivers.models.perceiver import PerceiverConfig, build
+from support.models import tiny_encoder
 from support.tolerance import assert_close
 
 FEW = FourierPositionsConfig(num_bands=2)
@@ -106,11 +110,13 @@ def test_any_resolution_and_aspect_is_read(config, size):
 
 
 def test_one_channel_without_positions_is_refused_with_the_reason():
+    config = PixelInputConfig(size=(4, 4), num_channels=1, positions=None)
     with pytest.raises(
         ValueError, match=r"LayerNorm .* turns any single number into zero.*num_channels=1"
     ):
-        PixelInput(PixelInputConfig(num_channels=1, positions=None))
-    PixelInput(PixelInputConfig(num_channels=1, positions=None, project_channels=2))
+        build(PerceiverConfig(inputs={"image": config}, encoder=tiny_encoder()))
+    assert PixelInput(replace(config, project_channels=2)).unreadable is None
+    assert PixelInput(config)(torch.ones(1, 1, 4, 4)).content.shape == (1, 16, 1)
 
 
 def test_a_picture_with_other_channels_is_refused():

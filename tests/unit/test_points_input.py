@@ -138,13 +138,13 @@ def test_the_number_of_points_must_be_known():
     [
         {"num_points": -1},
         {"num_channels": -1},
-        {"num_bands": 0},
+        {"num_bands": -1},
         {"mlp_channels": (0,)},
         {"project_channels": -1},
     ],
 )
 def test_sizes_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match="Expected widths, num_points and num_bands of at least 1"):
+    with pytest.raises(ValueError, match="Expected widths and num_points of at least 1"):
         PointsInputConfig(**options)
 
 

@@ -54,6 +54,7 @@ class Fusion(nn.Module):
     Args:
         config: Width rule and dropping.
         widths: Width of the elements of each modality with their positions.
+        has_embeddings: Whether elements get one width and a learned vector. Otherwise modalities are only dropped.
 
     Raises:
         ValueError: If a modality that is to be dropped does not exist, or one is too wide.
@@ -62,7 +63,9 @@ class Fusion(nn.Module):
     channels: int
     """Width of all elements, C."""
 
-    def __init__(self, config: FusionConfig, widths: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: FusionConfig, widths: Mapping[str, int], *, has_embeddings: bool = True
+    ) -> None:
         super().__init__()
         unknown = sorted(set(config.modality_dropout) - set(widths))
         if unknown:
@@ -70,7 +73,17 @@ class Fusion(nn.Module):
                 f"modality_dropout names '{unknown[0]}', but the modalities are {', '.join(sorted(widths))}."
             )
         self.config = config
+        self.modality_embeddings = nn.ParameterDict()
+        self.tokens = nn.ParameterDict()
         widest = max(widths, key=lambda name: widths[name])
+        if not has_embeddings:
+            if config.channels is not None or config.dropped == "token":
+                raise ValueError(
+                    "An encoder that embeds each modality takes neither fusion.channels nor fusion.dropped='token': "
+                    "leave them out; missing modalities are masked."
+                )
+            self.channels = widths[widest]
+            return
         self.channels = config.channels or widths[widest] + config.min_padding
         if self.channels <= widths[widest]:
             raise ValueError(
@@ -82,7 +95,6 @@ class Fusion(nn.Module):
                 for name, width in widths.items()
             }
         )
-        self.tokens = nn.ParameterDict()
         if config.dropped == "token":
             for name in widths:
                 self.tokens[name] = truncated_normal_(torch.empty(self.channels), _TAG_SCALE)
@@ -91,6 +103,8 @@ class Fusion(nn.Module):
         """Return the elements of each modality, all of width C; in training without those that are dropped."""
         if self.training and any(self.config.modality_dropout.values()):
             segments = self._dropped(segments)
+        if not self.modality_embeddings:
+            return dict(segments)
         segments = {
             name: replace(part, modality_embedding=self._embedding(name))
             for name, part in segments.items()

@@ -25,7 +25,7 @@ class PointsInputConfig:
     Attributes:
         num_points: Points of a sample at most. None: taken from the data before the model is built.
         num_channels: Further channels of a point, behind x, y and z.
-        num_bands: Frequencies for each axis.
+        num_bands: Frequencies for each axis. 0: an element is its coordinates and further channels.
         max_resolution: Cells of an axis at its finest; the highest frequency is half of it, 1,120 in the paper.
         mlp_channels: Widths of layers with a ReLU between them that see a point's whole element, each point by
             itself. Their output joins its coordinates and further channels. (): no such layers.
@@ -48,9 +48,9 @@ class PointsInputConfig:
 
     def __post_init__(self) -> None:
         widths = (*self.mlp_channels, self.project_channels or 1, self.num_points or 1)
-        if min(widths) < 1 or self.num_channels < 0 or self.num_bands < 1:
+        if min(widths) < 1 or min(self.num_channels, self.num_bands) < 0:
             raise ValueError(
-                f"Expected widths, num_points and num_bands of at least 1, num_channels of at least 0, got {self}."
+                f"Expected widths and num_points of at least 1, num_channels and num_bands of at least 0, got {self}."
             )
         if self.max_resolution < 2:
             raise ValueError(

@@ -155,13 +155,14 @@ def first_cells(
     return positions[: count * across]
 
 
-def check_readable(num_channels: int, expected: str) -> None:
-    """Refuse elements of a single channel, which LayerNorm erases; `expected` ends the message."""
-    if num_channels < 2:
-        raise ValueError(
-            "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
-            f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
-        )
+def why_unreadable(num_channels: int, expected: str) -> str | None:
+    """Return why a LayerNorm erases elements of a single channel, None if they have more; `expected` ends it."""
+    if num_channels > 1:
+        return None
+    return (
+        "An element of one channel without a position cannot be read: the LayerNorm before a cross-attend turns "
+        f"any single number into zero. Expected positions (for example FourierPositionsConfig()), {expected}."
+    )
 
 
 class GridInput(nn.Module):
@@ -173,14 +174,13 @@ class GridInput(nn.Module):
         content_channels: Width of an element without its position.
         positions: Position encoding of the grid. None: none.
         expected: Remedies other than positions, and the actual value, for the message.
-
-    Raises:
-        ValueError: If an element would have a single channel, which LayerNorm erases.
     """
 
     channels: int
     num_elements: int
     axes: tuple[int, ...]
+    unreadable: str | None
+    """Why a LayerNorm erases the elements, which most encoders begin with. None: it does not."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class GridInput(nn.Module):
         if positions is not None:
             self.positions = build_positions(positions, grid)
             self.channels += self.positions.channels
-        check_readable(self.channels, expected)
+        self.unreadable = why_unreadable(self.channels, expected)
 
     def example(self, batch_size: int) -> Float[Tensor, "B ..."]:
         """Return an input of the configured size, all zeros."""

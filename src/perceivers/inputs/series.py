@@ -16,8 +16,8 @@ from perceivers.inputs.positions import (
     LearnedPositions,
     PositionsConfig,
     build_positions,
-    check_readable,
     first_cells,
+    why_unreadable,
 )
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.stems import ConvStem, MaskedBatchNorm, pooled_mask
@@ -213,7 +213,7 @@ class _SeriesInput(nn.Module, ABC):
                 "Times that are not even need Fourier features as positions (FourierPositionsConfig()), got "
                 f"positions={config.positions}."
             )
-        check_readable(self.channels, "or larger patches; got positions=None")
+        self.unreadable = why_unreadable(self.channels, "or larger patches; got positions=None")
 
     @abstractmethod
     def content(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import nn
 
 from perceivers.inputs.elements import Elements
+from perceivers.models.encoder import ElementEncoder
 from perceivers.models.perceiver_ar import PerceiverAR
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.registry import configclass
@@ -13,15 +14,14 @@ from perceivers.tasks.config import OutputPart
 from perceivers.typing import Float, Tensor
 
 
-class AutoregressiveEncoder(nn.Module):
+class AutoregressiveEncoder(ElementEncoder):
     """Latents of a Perceiver AR from tokens, which are the content of the elements.
 
     Args:
         config: Architecture.
     """
 
-    grad_checkpointing: bool
-    out_channels: int
+    attention_name = "streamed"
 
     def __init__(self, config: PerceiverARConfig) -> None:
         super().__init__()

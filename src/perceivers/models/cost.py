@@ -19,8 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from perceivers.cross_attention.choice import Choice
 from perceivers.cross_attention.operator import count_attention
 from perceivers.inputs.elements import InputAdapter
+from perceivers.inputs.registry import build_input
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
+from perceivers.models.hip_config import HiPConfig
+from perceivers.models.hip_groups import plan_groups
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoderConfig
@@ -43,7 +46,8 @@ class Cost:
         paper_flops: Operations of a forward pass of one sample by the papers' formulas: matrix products of
             cross-attention, latent transformer and decoder; a multiplication and an addition count as two.
         flops: Operations of all matrix products and convolutions that this library executes for it.
-        attn_implementation: `structured`, `absorbed`, `projected`, or `self-attention`.
+        attn_implementation: `structured`, `absorbed`, `projected`, or, of other encoders, `self-attention`, `streamed`
+            or `grouped`.
         attention_flops: Operations of one cross-attention by each possible implementation; `auto` chooses the smallest.
         weight_bytes: Memory of the weights in float32.
         step_bytes: Memory of a training step in float32: weights, gradients, two moments, and the activations kept for
@@ -113,6 +117,8 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
         layer = attend_flops(n, n, **wide, widening_factor=encoder.widening_factor)
         reads = 1 + len(encoder.cross_attends_after)
         return reads * read + encoder.num_layers * layer + 2 * n * width * encoder.vocab_size
+    if isinstance(encoder, HiPConfig):
+        return _hierarchical_flops(config, encoder)
     n, d = encoder.num_latents, encoder.latent_channels
     if encoder.unroll_time:  # each cross-attention gets a part of the time
         num_elements = num_elements // encoder.num_cross_attends
@@ -137,6 +143,32 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
     )
     layers = encoder.num_blocks * encoder.num_self_attends_per_block
     return encoder.num_cross_attends * read + layers * layer
+
+
+def _hierarchical_flops(config: PerceiverConfig, encoder: HiPConfig) -> int:
+    """Return the operations of the embedding and the blocks of a Hierarchical Perceiver."""
+    with torch.device("meta"):
+        adapters = {name: build_input(part) for name, part in config.inputs.items()}
+    width = encoder.embed_channels
+    total = sum(2 * part.num_elements * part.channels * width for part in adapters.values())
+    counts = {name: part.num_elements for name, part in adapters.items()}
+    rows = plan_groups(counts, encoder.blocks[0].num_groups).rows
+    for number, block in enumerate(encoder.used_blocks):
+        n, d = block.num_latents, block.channels
+        if number:
+            before = encoder.blocks[number - 1]
+            rows, width = (
+                before.num_groups * before.num_latents // block.num_groups,
+                before.channels,
+            )
+        wide = {"c": width, "qk": width, "v": width}
+        read = attend_flops(n, rows, d, **wide, widening_factor=block.cross_attend_widening_factor)
+        layer = attend_flops(n, n, d, d, d, d, block.self_attend_widening_factor)
+        total += block.num_groups * (read + block.num_self_attends * layer)
+        skip = encoder.blocks[-1 - number].channels
+        if number > encoder.middle and skip != d:
+            total += 2 * block.num_groups * n * skip * d
+    return total
 
 
 def attend_flops(
@@ -164,7 +196,7 @@ def decoder_flops(model: Perceiver, num_elements: int) -> int:
     attention, config = decoder.cross_attend.attention, decoder.config
     width, d = attention.to_query.in_features, attention.to_key.in_features
     encoder = model.encoder
-    latents = encoder.config.num_latents if isinstance(encoder, PerceiverEncoder) else num_elements
+    latents = getattr(encoder.config, "num_latents", num_elements)
     counts = {name: cast("Queries", part).num_queries for name, part in decoder.queries.items()}
     total = attend_flops(
         sum(counts.values()),
@@ -196,8 +228,7 @@ def _counted_flops(config: PerceiverConfig) -> tuple[int, Choice]:
     """Return the operations of a forward pass on tensors without data, and its implementation of attention."""
     with torch.device("meta"):
         model = build(replace(config, permute=None)).eval()
-    is_streamed = isinstance(config.encoder, PerceiverARConfig)
-    choices = [Choice("streamed" if is_streamed else "self-attention", {})]
+    choices = [Choice(model.encoder.attention_name, {})]
     if isinstance(model.encoder, PerceiverEncoder):
 
         def look(attention: nn.Module, args: tuple[Any, ...]) -> None:

@@ -255,14 +255,14 @@ class PerceiverDecoder(nn.Module):
             name: build_queries(output.queries, latent_channels=latent_channels, inputs=inputs)
             for name, output in outputs.items()
         }
-        self.queries = nn.ModuleDict({_key(name): part for name, part in made.items()})
+        self.queries = nn.ModuleDict({module_key(name): part for name, part in made.items()})
         widths = {name: part.channels for name, part in made.items()}
         channels = max(widths.values()) + config.min_padding
         self.padding = nn.ParameterDict()
         for name, width in widths.items():
             if width < channels:
                 missing = torch.empty(channels - width)
-                self.padding[_key(name)] = truncated_normal_(missing, _PADDING_SCALE)
+                self.padding[module_key(name)] = truncated_normal_(missing, _PADDING_SCALE)
         self.cross_attend = CrossAttend(
             channels,
             latent_channels,
@@ -279,7 +279,7 @@ class PerceiverDecoder(nn.Module):
             channels = config.project_channels
         self.heads = nn.ModuleDict(
             {
-                _key(name): build_head(output.head, channels=channels, tables=tables)
+                module_key(name): build_head(output.head, channels=channels, tables=tables)
                 for name, output in outputs.items()
             }
         )
@@ -343,8 +343,8 @@ class PerceiverDecoder(nn.Module):
         made, head = self.queries_of(name), self.config.outputs[name].head
         queries = made(index, context).to(latents.dtype)
         queries = queries.expand(latents.shape[0], -1, -1)
-        if _key(name) in self.padding:
-            padding = self.padding[_key(name)].expand(*queries.shape[:2], -1)
+        if module_key(name) in self.padding:
+            padding = self.padding[module_key(name)].expand(*queries.shape[:2], -1)
             queries = torch.cat([queries, padding.to(queries.dtype)], dim=-1)
         # Queries of padded elements are masked.
         mask = None if made.modality is None else context.masks.get(made.modality)
@@ -353,18 +353,18 @@ class PerceiverDecoder(nn.Module):
         if self.project is not None:
             x = self.project(x)
         table = None if isinstance(head, LinearHeadConfig) else tables[head.modality]
-        return self.heads[_key(name)](x, table)
+        return self.heads[module_key(name)](x, table)
 
     def num_outputs(self, name: str) -> int:
         """Return the numbers for each query of an output, K."""
-        return cast("LinearHead | TiedHead", self.heads[_key(name)]).num_outputs
+        return cast("LinearHead | TiedHead", self.heads[module_key(name)]).num_outputs
 
     def queries_of(self, name: str) -> Queries:
         """Return the module that makes the queries of an output."""
-        return cast("Queries", self.queries[_key(name)])
+        return cast("Queries", self.queries[module_key(name)])
 
 
-def _key(name: str) -> str:
+def module_key(name: str) -> str:
     """Return the module name of an output: module names have no dots, and some words are reserved."""
     mark = r"^." if name in _RESERVED else r"[^0-9A-Za-z_-]"
     return re.sub(mark, lambda found: f"_{ord(found[0]):x}_", name)

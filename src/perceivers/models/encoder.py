@@ -1,7 +1,7 @@
 """Encoder of both papers: a latent array cross-attends to the input T times, with self-attention in between."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import nn
@@ -122,7 +122,29 @@ class PerceiverEncoderConfig:
         return (self.num_cross_attend_heads,) * self.num_cross_attends
 
 
-class PerceiverEncoder(nn.Module):
+class ElementEncoder(nn.Module):
+    """Base of encoders: elements of all modalities -> latents, B x N x D."""
+
+    grad_checkpointing: bool
+    """Recompute activations in the backward pass."""
+
+    out_channels: int
+    """Width of the latents, D."""
+
+    attention_name: ClassVar[str] = "self-attention"
+    """Implementation of attention to the elements, as `cost` reports it."""
+
+    embeds_elements: ClassVar[bool] = True
+    """Whether elements pass a linear layer before any LayerNorm, which turns a single channel into zero."""
+
+    needs_all_modalities: ClassVar[bool] = False
+    """Whether missing modalities are given as masked elements."""
+
+    element_channels: int | None = None
+    """Width of all elements after a linear layer of each modality. None: a `Fusion` gives them one width."""
+
+
+class PerceiverEncoder(ElementEncoder):
     """Maps an input array of any length onto a latent array of fixed length.
 
     Args:
@@ -133,9 +155,8 @@ class PerceiverEncoder(nn.Module):
     differ only in `num_cross_attends`.
     """
 
-    grad_checkpointing: bool
+    embeds_elements = False
     attn_implementation: str
-    out_channels: int
 
     def __init__(self, config: PerceiverEncoderConfig, *, input_channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Hierarchical Perceiver: groups of elements are encoded, merged step by step, and decoded back to the elements."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -11,7 +11,13 @@ from torch import nn
 from perceivers.models.encoder import run_layer
 from perceivers.models.hip_config import HiPConfig
 from perceivers.models.hip_groups import plan_groups, regroup
-from perceivers.models.hip_layers import HiPBlock, decode_groups, grouped_head, learned_table
+from perceivers.models.hip_layers import (
+    HiPBlock,
+    RunLayer,
+    decode_groups,
+    grouped_head,
+    learned_table,
+)
 from perceivers.nn.init import lecun_linear
 from perceivers.typing import Bool, Float, Tensor, Tensors
 
@@ -35,8 +41,6 @@ class HiPTrunk(nn.Module):
         ValueError: If there are more modalities than groups.
     """
 
-    grad_checkpointing: bool
-
     def __init__(
         self,
         config: HiPConfig,
@@ -46,7 +50,6 @@ class HiPTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.grad_checkpointing = False
         counts = {name: size.num_elements for name, size in modalities.items()}
         self.plan = plan_groups(counts, config.blocks[0].num_groups)
         width = config.embed_channels
@@ -76,6 +79,8 @@ class HiPTrunk(nn.Module):
         inputs: Tensors,
         masks: Tensors | None = None,
         extra: Float[Tensor, "B L C"] | None = None,
+        *,
+        run: RunLayer,
     ) -> list[Float[Tensor, "B _ _ _"]]:
         """Return the latents after each block.
 
@@ -83,6 +88,7 @@ class HiPTrunk(nn.Module):
             inputs: B x n x c for each modality.
             masks: B x n for some modalities, True where an element is real.
             extra: Vectors that the middle block attends to beside the latents before it.
+            run: Calls each layer.
         """
         masks, places = masks or {}, self.element_positions()
         embedded: dict[str, Tensor] = {}
@@ -101,14 +107,9 @@ class HiPTrunk(nn.Module):
                 x = torch.cat([x, extra[:, None]], dim=2)
             is_later = number > self.config.middle
             skip = outputs[len(self.config.blocks) - 1 - number] if is_later else None
-            x = block(x, skip=skip, mask=mask, run=self.run)
+            x = block(x, skip=skip, mask=mask, run=run)
             outputs.append(x)
         return outputs
-
-    @property
-    def run(self) -> partial[Tensor]:
-        """Call of a layer, which recomputes activations with `grad_checkpointing`."""
-        return partial(run_layer, self)
 
     def element_positions(self) -> dict[str, Float[Tensor, "_ E"]]:
         """Return the position of each element of each modality: also the query of its output."""
@@ -141,28 +142,37 @@ class HiPReconstruction(nn.Module):
 
     Args:
         config: Architecture.
-        channels: Values of each output element, for each modality.
+        outputs: Modality whose elements are decoded, and values of each, for each output by its name.
 
     Note:
         The last layer of each modality begins at zero, as in the release: an untrained model returns zeros.
     """
 
-    def __init__(self, config: HiPConfig, channels: Mapping[str, int]) -> None:
+    def __init__(self, config: HiPConfig, outputs: Mapping[str, tuple[str, int]]) -> None:
         super().__init__()
         width = config.embed_channels
+        self.modalities = {name: modality for name, (modality, _) in outputs.items()}
         self.head = grouped_head(width, config.blocks[-1].channels)
         self.unembed = nn.ModuleDict(
-            {name: zero_linear(width, count) for name, count in channels.items()}
+            {name: zero_linear(width, channels) for name, (_, channels) in outputs.items()}
         )
 
     def forward(
-        self, latents: Float[Tensor, "B G N C"], trunk: HiPTrunk
+        self,
+        latents: Float[Tensor, "B G N C"],
+        trunk: HiPTrunk,
+        names: Iterable[str] | None = None,
+        *,
+        run: RunLayer,
     ) -> dict[str, Float[Tensor, "B _ _"]]:
-        """Return the outputs of each modality, from the latents of the last block."""
+        """Return the outputs of these names, by default all, from the latents of the last block."""
         places = {name: table[None] for name, table in trunk.element_positions().items()}
         queries = trunk.plan.group(places)
-        decoded = trunk.plan.ungroup(decode_groups(self.head, queries, latents, trunk.run))
-        return {name: layer(decoded[name]) for name, layer in self.unembed.items()}
+        decoded = trunk.plan.ungroup(decode_groups(self.head, queries, latents, run))
+        return {
+            name: self.unembed[name](decoded[self.modalities[name]])
+            for name in (self.modalities if names is None else names)
+        }
 
 
 class LabelBottleneck(nn.Module):
@@ -194,12 +204,12 @@ class LabelBottleneck(nn.Module):
         return torch.cat(found, dim=1)
 
     def forward(
-        self, latents: Float[Tensor, "B 1 N C"], trunk: HiPTrunk
+        self, latents: Float[Tensor, "B 1 N C"], *, run: RunLayer
     ) -> dict[str, Float[Tensor, "B _ _"]]:
         """Return the outputs of each label, from the latents of the middle block."""
         return {
             name: layer(
-                decode_groups(self.head, self.positions[name][None, None], latents, trunk.run)[:, 0]
+                decode_groups(self.head, self.positions[name][None, None], latents, run)[:, 0]
             )
             for name, layer in self.unembed.items()
         }
@@ -258,6 +268,7 @@ class HierarchicalPerceiver(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.grad_checkpointing = False
         sizes = {name: ModalitySize(*size) for name, size in modalities.items()}
         label_sizes = {name: ModalitySize(*size) for name, size in (labels or {}).items()}
         both = sorted(set(sizes) & set(label_sizes))
@@ -269,7 +280,7 @@ class HierarchicalPerceiver(nn.Module):
         self.trunk = HiPTrunk(config, sizes)
         self.labels = LabelBottleneck(config, label_sizes) if label_sizes else None
         self.reconstruct = HiPReconstruction(
-            config, {name: size.channels for name, size in sizes.items()}
+            config, {name: (name, size.channels) for name, size in sizes.items()}
         )
 
     def forward(self, inputs: Tensors, masks: Tensors | None = None) -> HiPOutput:
@@ -285,16 +296,17 @@ class HierarchicalPerceiver(nn.Module):
         """
         self._check(inputs, masks or {})
         extra = None if self.labels is None else self.labels.tokens(inputs)
-        outputs = self.trunk(inputs, masks, extra)
+        run = partial(run_layer, self)
+        outputs = self.trunk(inputs, masks, extra, run=run)
         bottleneck, last = outputs[self.config.middle], outputs[-1]
-        found = self.reconstruct(last, self.trunk)
+        found = self.reconstruct(last, self.trunk, run=run)
         if self.labels is not None:
-            found |= self.labels(bottleneck, self.trunk)
+            found |= self.labels(bottleneck, run=run)
         return HiPOutput(reconstruction=found, latents=last, bottleneck=bottleneck[:, 0])
 
     def set_grad_checkpointing(self, enabled: bool) -> None:
         """Recompute the activations of every layer in the backward pass instead of keeping them, or do not."""
-        self.trunk.grad_checkpointing = enabled
+        self.grad_checkpointing = enabled
 
     def _check(self, inputs: Tensors, masks: Tensors) -> None:
         if set(inputs) != set(self.sizes):

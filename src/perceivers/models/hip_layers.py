@@ -1,7 +1,6 @@
 """Block of a Hierarchical Perceiver: cross-attention and self-attention within groups."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -145,7 +144,10 @@ def grouped_head(channels: int, source_channels: int) -> CrossAttend:
 
 
 def decode_groups(
-    head: nn.Module, queries: Float[Tensor, "#B G M E"], latents: Float[Tensor, "B G N C"], run: Any
+    head: nn.Module,
+    queries: Float[Tensor, "#B G M E"],
+    latents: Float[Tensor, "B G N C"],
+    run: RunLayer,
 ) -> Float[Tensor, "B G M E"]:
     """Return the output of a head for the queries of each group."""
     queries = queries.expand(latents.shape[0], -1, -1, -1)

@@ -16,6 +16,13 @@ from perceivers.models.autoregressive import AutoregressiveEncoder, NextToken, N
 from perceivers.models.check_inputs import check_inputs, expected_inputs
 from perceivers.models.decoder import DecoderConfig, PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig
+from perceivers.models.hip_config import HiPConfig
+from perceivers.models.hip_encoder import (
+    ElementDecoder,
+    ElementDecoderConfig,
+    ElementGrid,
+    HiPEncoder,
+)
 from perceivers.models.local_attention_init import ReadsTokens, init_local_attention
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
@@ -29,13 +36,14 @@ LATENTS = "encoder.latents"
 """Name under which a batch holds latents in place of inputs. No modality has a name with a dot."""
 
 EncoderConfig = Annotated[
-    PerceiverEncoderConfig | TransformerEncoderConfig | PerceiverARConfig,
+    PerceiverEncoderConfig | TransformerEncoderConfig | PerceiverARConfig | HiPConfig,
     Field(discriminator="kind"),
 ]
 ReadoutConfig = Annotated[
-    MeanPoolConfig | DecoderConfig | NextTokenConfig, Field(discriminator="kind")
+    MeanPoolConfig | DecoderConfig | NextTokenConfig | ElementDecoderConfig,
+    Field(discriminator="kind"),
 ]
-Encoder = PerceiverEncoder | TransformerEncoder | AutoregressiveEncoder
+Encoder = PerceiverEncoder | TransformerEncoder | AutoregressiveEncoder | HiPEncoder
 
 
 @configclass
@@ -112,7 +120,14 @@ class Perceiver(nn.Module):
         self.pools_elements = isinstance(output, PoolsElements) and len(output.element_pools) > 0
         self.fusion = fusion
         widths = [cast("InputAdapter", adapter).channels for adapter in inputs.values()]
-        self.input_channels = fusion.channels if fusion is not None else (widths or [0])[0]
+        self.input_channels = encoder.element_channels or (
+            fusion.channels if fusion is not None else (widths or [0])[0]
+        )
+        why = next(
+            filter(None, (getattr(one, "unreadable", None) for one in inputs.values())), None
+        )
+        if why is not None and not encoder.embeds_elements:
+            raise ValueError(why)
         self.set_permutation(permute)
 
     @property
@@ -230,7 +245,8 @@ class Perceiver(nn.Module):
             device = None if first is None else first.device
             check_inputs(inputs, masks, self._modalities, self._expected, device)
         masks = {} if masks is None else masks
-        if self.fusion is not None and self.fusion.config.dropped == "token":
+        has_tokens = self.fusion is not None and self.fusion.config.dropped == "token"
+        if has_tokens or self.encoder.needs_all_modalities:
             inputs, masks = self._with_missing(inputs, masks)
         return {name: self.inputs[name](inputs[name], masks.get(name)) for name in sorted(inputs)}
 
@@ -272,6 +288,9 @@ class Perceiver(nn.Module):
             return self.output(
                 latents, {name: (part.content, part.real) for name, part in fused.items()}
             )
+        if isinstance(self.output, ElementDecoder):
+            named = self.output(latents, index=index, outputs=outputs)
+            return named if len(self.output.names) > 1 else next(iter(named.values()))
         if not isinstance(self.output, PerceiverDecoder):
             return self.output(latents)
         context = QueryContext(
@@ -355,40 +374,12 @@ def _build(config: PerceiverConfig) -> Perceiver:
     widths = {name: adapter.channels for name, adapter in adapters.items()}
     if not widths:
         raise ValueError("Expected at least one modality in inputs, got none.")
+    has_embeddings = not isinstance(config.encoder, HiPConfig)
     is_fused = len(widths) > 1 or config.fusion.channels is not None
-    fusion = Fusion(config.fusion, widths) if is_fused else None
+    fusion = Fusion(config.fusion, widths, has_embeddings=has_embeddings) if is_fused else None
     input_channels = next(iter(widths.values())) if fusion is None else fusion.channels
-    encoder: Encoder
-    if isinstance(config.encoder, PerceiverEncoderConfig):
-        encoder = PerceiverEncoder(config.encoder, input_channels=input_channels)
-    elif isinstance(config.encoder, PerceiverARConfig):
-        encoder = AutoregressiveEncoder(config.encoder)
-    else:
-        encoder = TransformerEncoder(config.encoder, input_channels=input_channels)
-    output: nn.Module
-    if isinstance(config.output, DecoderConfig):
-        output = PerceiverDecoder(
-            config.output,
-            latent_channels=encoder.out_channels,
-            inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
-            tables={
-                name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
-                for name, part in adapters.items()
-                if isinstance(part, HasEmbedding)
-            },
-        )
-    elif isinstance(config.output, NextTokenConfig):
-        if not isinstance(encoder, AutoregressiveEncoder):
-            raise ValueError(
-                f"output 'next_token' needs the encoder 'perceiver_ar', got '{config.encoder.kind}'."
-            )
-        output = NextToken(encoder)
-    else:
-        output = MeanPool(
-            config.output,
-            latent_channels=encoder.out_channels,
-            content_channels=_content_channels(adapters) if config.output.element_pools else None,
-        )
+    encoder = _build_encoder(config, adapters, input_channels)
+    output = _build_output(config, adapters, encoder)
     model = Perceiver(
         adapters, encoder, output, fusion=fusion, permute=config.permute, config=config
     )
@@ -405,6 +396,61 @@ def _build(config: PerceiverConfig) -> Perceiver:
             )
         init_local_attention(text.token_positions, text.embedding, encoder, output)
     return model
+
+
+def _build_encoder(
+    config: PerceiverConfig, adapters: Mapping[str, Any], input_channels: int
+) -> Encoder:
+    """Return the encoder of a configuration, for elements of these adapters."""
+    if isinstance(config.encoder, PerceiverEncoderConfig):
+        return PerceiverEncoder(config.encoder, input_channels=input_channels)
+    if isinstance(config.encoder, PerceiverARConfig):
+        return AutoregressiveEncoder(config.encoder)
+    if isinstance(config.encoder, HiPConfig):
+        grids = {
+            name: ElementGrid(axes=part.axes, channels=part.channels)
+            for name, part in adapters.items()
+        }
+        return HiPEncoder(config.encoder, grids)
+    return TransformerEncoder(config.encoder, input_channels=input_channels)
+
+
+def _build_output(
+    config: PerceiverConfig, adapters: Mapping[str, Any], encoder: Encoder
+) -> nn.Module:
+    """Return the head or decoder of a configuration.
+
+    Raises:
+        ValueError: If the encoder is of another kind than the output needs.
+    """
+    if isinstance(config.output, DecoderConfig):
+        return PerceiverDecoder(
+            config.output,
+            latent_channels=encoder.out_channels,
+            inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
+            tables={
+                name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
+                for name, part in adapters.items()
+                if isinstance(part, HasEmbedding)
+            },
+        )
+    if isinstance(config.output, ElementDecoderConfig):
+        if not isinstance(encoder, HiPEncoder):
+            raise ValueError(
+                f"output 'elements' needs the encoder 'hip', got '{config.encoder.kind}'."
+            )
+        return ElementDecoder(config.output, encoder)
+    if isinstance(config.output, NextTokenConfig):
+        if not isinstance(encoder, AutoregressiveEncoder):
+            raise ValueError(
+                f"output 'next_token' needs the encoder 'perceiver_ar', got '{config.encoder.kind}'."
+            )
+        return NextToken(encoder)
+    return MeanPool(
+        config.output,
+        latent_channels=encoder.out_channels,
+        content_channels=_content_channels(adapters) if config.output.element_pools else None,
+    )
 
 
 @torch.no_grad()

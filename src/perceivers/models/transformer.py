@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from perceivers.inputs.elements import Elements, dense
-from perceivers.models.encoder import MOST_LAYERS, run_layer
+from perceivers.models.encoder import MOST_LAYERS, ElementEncoder, run_layer
 from perceivers.nn.blocks import SelfAttend
 from perceivers.nn.init import lecun_linear
 from perceivers.registry import configclass
@@ -46,7 +46,7 @@ class TransformerEncoderConfig:
         return (self.num_self_attend_heads,) * self.num_self_attends
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(ElementEncoder):
     """Self-attention over all elements: cost grows with the square of their number.
 
     Args:
@@ -55,9 +55,6 @@ class TransformerEncoder(nn.Module):
 
     Reference: Perceiver (arXiv:2103.03206), section 4.1, "Transformer (64x64)".
     """
-
-    grad_checkpointing: bool
-    out_channels: int
 
     def __init__(self, config: TransformerEncoderConfig, *, input_channels: int) -> None:
         super().__init__()

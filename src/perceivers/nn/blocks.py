@@ -74,7 +74,7 @@ class _MLPResidual(nn.Module):
         return x + self.branch(self._mlp(x))
 
     def branch(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
-        """Return what is added to a residual: the output of a layer. Overridden for dropout."""
+        """Return the output of a layer as it is added to the residual. Overridden for dropout."""
         return x
 
     def _mlp(self, x: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
