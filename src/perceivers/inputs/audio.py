@@ -321,9 +321,19 @@ def _default_spectrogram(stem_channels: int) -> ResidualSpectrogramInputConfig:
     return ResidualSpectrogramInputConfig(stem=stem)
 
 
-register_input(WaveInputConfig, WaveInput, preprocess="wave")
+register_input(
+    WaveInputConfig,
+    WaveInput,
+    preprocess="wave",
+    raw=lambda: WaveInputConfig(patch=8, positions=None),
+)
 register_input(ConvWaveInputConfig, ConvWaveInput, preprocess="wave", default=_default_wave)
-register_input(SpectrogramInputConfig, SpectrogramInput, preprocess="mel")
+register_input(
+    SpectrogramInputConfig,
+    SpectrogramInput,
+    preprocess="mel",
+    raw=lambda: SpectrogramInputConfig(positions=None),
+)
 register_input(
     ResidualSpectrogramInputConfig,
     ResidualSpectrogramInput,

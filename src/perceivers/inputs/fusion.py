@@ -63,6 +63,9 @@ class Fusion(nn.Module):
     channels: int
     """Width of all elements, C."""
 
+    common_channels: int | None
+    """The same. None: elements keep their own widths."""
+
     def __init__(
         self, config: FusionConfig, widths: Mapping[str, int], *, has_embeddings: bool = True
     ) -> None:
@@ -82,9 +85,10 @@ class Fusion(nn.Module):
                     "An encoder that embeds each modality takes neither fusion.channels nor fusion.dropped='token': "
                     "leave them out; missing modalities are masked."
                 )
-            self.channels = widths[widest]
+            self.channels, self.common_channels = widths[widest], None
             return
         self.channels = config.channels or widths[widest] + config.min_padding
+        self.common_channels = self.channels
         if self.channels <= widths[widest]:
             raise ValueError(
                 f"Expected fusion.channels above the {widths[widest]} channels of '{widest}', got {self.channels}."

@@ -311,7 +311,12 @@ def _default(stem_channels: int) -> ResidualInputConfig:
     return ResidualInputConfig(stem=ResidualStemConfig(channels=channels))
 
 
-register_input(PixelInputConfig, PixelInput, preprocess="image")
+register_input(
+    PixelInputConfig,
+    PixelInput,
+    preprocess="image",
+    raw=lambda: PixelInputConfig(size=None, positions=None),
+)
 register_input(PatchInputConfig, PatchInput, preprocess="image")
 register_input(ConvInputConfig, ConvInput, preprocess="image")
 register_input(ResidualInputConfig, ResidualInput, preprocess="image", default=_default)

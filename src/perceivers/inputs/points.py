@@ -348,7 +348,12 @@ def _default(stem_channels: int) -> NeighborPointsInputConfig:
     )
 
 
-register_input(PointsInputConfig, PointsInput, preprocess="points")
+register_input(
+    PointsInputConfig,
+    PointsInput,
+    preprocess="points",
+    raw=lambda: PointsInputConfig(num_points=None, num_bands=0),
+)
 register_input(
     NeighborPointsInputConfig, NeighborPointsInput, preprocess="points", default=_default
 )

@@ -15,6 +15,7 @@ InputConfig = Annotated[Any, INPUTS]
 class _Entry:
     preprocess: str | None
     default: Callable[[int], Any] | None
+    raw: Callable[[], Any] | None
     joins_columns: bool
 
 
@@ -27,6 +28,7 @@ def register_input(
     *,
     preprocess: str | None = None,
     default: Callable[[int], Any] | None = None,
+    raw: Callable[[], Any] | None = None,
     joins_columns: bool = False,
 ) -> None:
     """Register an input adapter.
@@ -37,13 +39,17 @@ def register_input(
         preprocess: The `kind` of the `PreprocessConfig` whose arrays it takes. None: it is not preprocessed.
         default: Returns the configuration for a user's own data by the width of a stem's last layer, and makes this
             the adapter of such data.
+        raw: Returns the configuration whose elements are the smallest parts of the data, without a stem, for encoders
+            with positions of their own. None: another adapter is the raw one.
         joins_columns: Whether several columns of its modality are joined if it is the only input of a model.
 
     Raises:
         ValueError: If another class is registered under this kind.
     """
     INPUTS.register(config_class, build)
-    _ENTRIES[str(getattr(config_class, "kind", ""))] = _Entry(preprocess, default, joins_columns)
+    _ENTRIES[str(getattr(config_class, "kind", ""))] = _Entry(
+        preprocess, default, raw, joins_columns
+    )
 
 
 def build_input(config: Any) -> InputAdapter:
@@ -94,3 +100,14 @@ def default_input(preprocess: str, stem_channels: int) -> Any:
             f"{known}. State `inputs` in a recipe, or pass default= to register_input."
         )
     return default(stem_channels)
+
+
+def raw_input(preprocess: str, stem_channels: int) -> Any:
+    """Return the `InputConfig` whose elements are the smallest parts of a user's own data, or else the default.
+
+    Arguments and errors as for `default_input`.
+    """
+    for one in _ENTRIES.values():
+        if one.preprocess == preprocess and one.raw is not None:
+            return one.raw()
+    return default_input(preprocess, stem_channels)

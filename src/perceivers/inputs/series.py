@@ -566,6 +566,12 @@ def _default(stem_channels: int) -> BankSeriesInputConfig:
     return BankSeriesInputConfig(length=None, num_channels=None, channels=stem_channels)
 
 
-register_input(SeriesInputConfig, SeriesInput, preprocess="series")
+# Times that are not even are known from the position only.
+register_input(
+    SeriesInputConfig,
+    SeriesInput,
+    preprocess="series",
+    raw=lambda: SeriesInputConfig(positions=FourierPositionsConfig(num_bands=4)),
+)
 register_input(ConvSeriesInputConfig, ConvSeriesInput, preprocess="series")
 register_input(BankSeriesInputConfig, BankSeriesInput, preprocess="series", default=_default)

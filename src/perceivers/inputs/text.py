@@ -389,7 +389,13 @@ def _default(stem_channels: int) -> HashedTextInputConfig:
     return HashedTextInputConfig(max_length=None, units=units)
 
 
-register_input(TextInputConfig, BytesInput, preprocess="text", joins_columns=True)
+register_input(
+    TextInputConfig,
+    BytesInput,
+    preprocess="text",
+    raw=lambda: TextInputConfig(max_length=None, channels=64),
+    joins_columns=True,
+)
 register_input(ConvTextInputConfig, ConvBytesInput, preprocess="text", joins_columns=True)
 register_input(
     HashedTextInputConfig,

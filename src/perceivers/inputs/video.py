@@ -232,5 +232,10 @@ def _default(stem_channels: int) -> ResidualVideoInputConfig:
     return ResidualVideoInputConfig(stem=ResidualStemConfig(channels=channels, stride=2))
 
 
-register_input(VideoInputConfig, VideoInput, preprocess="video")
+register_input(
+    VideoInputConfig,
+    VideoInput,
+    preprocess="video",
+    raw=lambda: VideoInputConfig(num_frames=None, size=None, patch=(1, 4, 4), positions=None),
+)
 register_input(ResidualVideoInputConfig, ResidualVideoInput, preprocess="video", default=_default)

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from perceivers.nn.blocks import CrossAttend, Gelu
+from perceivers.nn.blocks import Activation, CrossAttend
 from perceivers.nn.init import truncated_linear, truncated_normal_
 from perceivers.outputs.heads import (
     HeadConfig,
@@ -71,7 +71,8 @@ class DecoderConfig:
         v_channels: Width of the values. By default `qk_channels`.
         widening_factor: Width of the MLP after the cross-attention, as a multiple of the queries'.
         use_query_residual: Add the query to the attention output. Off where queries hold the input or positions.
-        gelu: Form of the GELU in the MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models.
+        gelu: Form of the GELU in the MLP: `tanh` as in DeepMind's release, or `exact` as in Hugging Face's models; or
+            `squared_relu` in its place, as in the Hierarchical Perceiver.
         min_padding: Channels of the learned vector that pads the widest queries; narrower ones get more. 0: none if
             all queries have one width.
         project_channels: Width of a linear layer between the cross-attention and all heads. None: no such layer.
@@ -85,7 +86,7 @@ class DecoderConfig:
     v_channels: int | None = None
     widening_factor: int = 1
     use_query_residual: bool = False
-    gelu: Gelu = "tanh"
+    gelu: Activation = "tanh"
     min_padding: int = 0
     project_channels: int | None = None
     chunk: int = 8192

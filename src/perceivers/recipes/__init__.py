@@ -1,7 +1,8 @@
 """Recipes: registered configurations of runs. Importing this package registers all built-in recipes."""
 
 from perceivers.recipes import autoencode, own_data
-from perceivers.recipes.published import audioset, flow, glue, imagenet, language, modelnet
+from perceivers.recipes import hip as own_hip
+from perceivers.recipes.published import audioset, flow, glue, hip, imagenet, language, modelnet
 from perceivers.recipes.registry import (
     OptimConfig,
     Recipe,
@@ -19,9 +20,11 @@ __all__ = [
     "flow",
     "get_recipe",
     "glue",
+    "hip",
     "imagenet",
     "language",
     "list_recipes",
     "modelnet",
     "own_data",
+    "own_hip",
 ]

@@ -149,9 +149,10 @@ def _fusion(saved: Saved, inputs: Mapping[str, Any]) -> Any:
     model = saved.config.model
     if len(inputs) == len(model.inputs):
         return model.fusion
-    fused: Any = saved.model.members[0].fusion
+    fused = saved.model.members[0].fusion
     kept = {name: p for name, p in model.fusion.modality_dropout.items() if name in inputs}
-    return replace(model.fusion, channels=fused.channels, modality_dropout=kept)
+    channels = None if fused is None else fused.common_channels
+    return replace(model.fusion, channels=channels, modality_dropout=kept)
 
 
 def _open_sizes(saved: Saved) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
 from perceivers.recipes.finetune import finetuning_recipe
+from perceivers.recipes.hip import hip_for
 from perceivers.recipes.overrides import FieldValueError, override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
@@ -41,6 +42,9 @@ _SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
 # Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
 # crop can begin anywhere in it.
 _CHUNK, _CHUNKS_PER_TEXT = 2048, 2
+
+# Recipes for any modalities, and the functions that return them for those of the data.
+_FOR_MODALITIES = {"multimodal": recipe_for, "hip": hip_for}
 
 # An epoch of few samples still has that many steps, unless they would be smaller than the smallest batch.
 _STEPS, _SMALLEST_BATCH = 64, 16
@@ -207,8 +211,8 @@ def choose_recipe(
 ) -> tuple[Recipe, str | None]:
     """Return the recipe for some data, and a sentence on the choice. Arguments as for `resolve`.
 
-    A given recipe is returned as it is, but for `autoencode` and `multimodal`, which are rebuilt for the modalities of
-    the data. By default the recipe is that of the data's modality; built-in `data` have a custom one.
+    A given recipe is returned as it is, but for `autoencode`, `hip` and `multimodal`, which are rebuilt for the
+    modalities of the data. By default the recipe is that of the data's modality; built-in `data` have a custom one.
 
     Raises:
         ValueError: If the recipe does not come in this size, or cannot be built for the modalities of the data.
@@ -244,12 +248,12 @@ def choose_recipe(
 
 
 def _rebuild_for_data(recipe: Recipe, source: DatasetBundle, *, size: str | None) -> Recipe:
-    """Return `autoencode` and `multimodal` for the modalities of the data; any other recipe unchanged."""
+    """Return `autoencode`, `hip` and `multimodal` for the modalities of the data; any other recipe unchanged."""
     kinds = _kinds(source)
     has_label = source.target_kind == "class" and len(source.label_names) > 1
     has_inputs = set(_input_names(recipe)) == set(kinds)
-    if recipe.name == "multimodal" and not has_inputs:
-        made = recipe_for(kinds, size or sizes_of("multimodal")[0])
+    if recipe.name in _FOR_MODALITIES and not has_inputs:
+        made = _FOR_MODALITIES[recipe.name](kinds, size or sizes_of(recipe.name)[0])
         return replace(recipe, inputs=made.inputs, preprocess=made.preprocess, augment=made.augment)
     if recipe.name == "autoencode" and not (has_inputs and has_label == (LABEL in recipe.inputs)):
         made = autoencoder_for(kinds, size or sizes_of("autoencode")[0], has_label=has_label)
