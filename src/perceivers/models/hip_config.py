@@ -169,8 +169,8 @@ class HiPConfig:
 
     @property
     def reading_heads(self) -> tuple[int, ...]:
-        """Heads of each attention to the input: of the first block's cross-attention."""
-        return (self.blocks[0].num_cross_attend_heads,)
+        """Heads of each attention to the input. Explanations have one map, through all blocks and over all heads."""
+        return (1,)
 
 
 _SIZES: Mapping[str, Mapping[str, Any]] = {

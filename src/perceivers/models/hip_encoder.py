@@ -6,6 +6,7 @@ from functools import partial
 from math import prod
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.nn.functional import pad
 
@@ -14,6 +15,7 @@ from perceivers.models.decoder import DecoderConfig, module_key
 from perceivers.models.encoder import ElementEncoder, run_layer
 from perceivers.models.hip import HiPReconstruction, HiPTrunk, ModalitySize
 from perceivers.models.hip_config import HiPConfig
+from perceivers.models.hip_groups import regroup
 from perceivers.models.hip_layers import RunLayer
 from perceivers.nn.position import resize_table
 from perceivers.registry import configclass
@@ -32,6 +34,22 @@ class ElementGrid:
 
     axes: tuple[int, ...]
     channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionRoute:
+    """Source of a cross-attention of a Hierarchical Perceiver.
+
+    Attributes:
+        columns: Index of the element, or latent of the block before, of each row of each group; -1 where a group is
+            filled up.
+        reads_input: Whether the source is the elements.
+        has_skip: Whether the queries contain the output of an earlier block.
+    """
+
+    columns: Int[Tensor, "G M"]
+    reads_input: bool
+    has_skip: bool
 
 
 class HiPEncoder(ElementEncoder):
@@ -85,6 +103,29 @@ class HiPEncoder(ElementEncoder):
     def run(self) -> RunLayer:
         """Call of a layer, which recomputes activations with `grad_checkpointing`."""
         return partial(run_layer, self)
+
+    def attention_routes(self, counts: Sequence[int]) -> dict[str, AttentionRoute]:
+        """Return the source of each cross-attention by its name in this module.
+
+        Args:
+            counts: Elements of each modality in a batch, at most those of the model.
+        """
+        numbers, begin = dict[str, Tensor](), 1
+        for (name, part), count in zip(self.trunk.plan.parts.items(), counts, strict=True):
+            numbers[name] = torch.zeros(1, part.count, 1, dtype=torch.long)
+            numbers[name][0, :count, 0] = torch.arange(begin, begin + count)
+            begin += count
+        columns, found = self.trunk.plan.group(numbers)[0, ..., 0] - 1, dict[str, AttentionRoute]()
+        for number, block in enumerate(self.config.used_blocks):
+            if number:
+                before = self.config.blocks[number - 1]
+                rows = torch.arange(before.num_groups * before.num_latents)
+                rows = rows.reshape(1, before.num_groups, before.num_latents, 1)
+                columns = regroup(rows, block.num_groups, self.config.regroup)[0, ..., 0]
+            found[f"trunk.blocks.{number}.cross_attend.attention"] = AttentionRoute(
+                columns=columns, reads_input=number == 0, has_skip=number > self.config.middle
+            )
+        return found
 
     def resized_from(self, theirs: nn.Module) -> dict[str, Tensor]:
         """Return the learned positions of another model of modalities of another size, interpolated for this one."""

@@ -116,10 +116,8 @@ def plan_groups(counts: Mapping[str, int], num_groups: int) -> GroupPlan:
     return GroupPlan(parts=parts, rows=rows, is_concatenated=False)
 
 
-def regroup(
-    x: Float[Tensor, "B G N C"], num_groups: int, how: Literal["reshape", "transpose_reshape"]
-) -> Float[Tensor, "B H M C"]:
-    """Return latents in `num_groups` groups, see `HiPConfig.regroup`."""
+def regroup(x: Tensor, num_groups: int, how: Literal["reshape", "transpose_reshape"]) -> Tensor:
+    """Return latents of groups, B x G x N x C, in `num_groups` groups, see `HiPConfig.regroup`."""
     if how == "transpose_reshape":
         x = x.transpose(1, 2)
     return x.flatten(1, 2).unflatten(1, (num_groups, -1))

@@ -9,7 +9,7 @@ then again for its weights.
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -17,9 +17,10 @@ from torch import nn
 
 from perceivers.cross_attention.dense import DenseFeatures
 from perceivers.cross_attention.source import NormalizedElements
+from perceivers.models.hip_encoder import AttentionRoute, HiPEncoder
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
-from perceivers.typing import Bool, Float, Tensor
+from perceivers.typing import Bool, Float, Int, Tensor
 
 CHUNK = 2**24  # scores in memory at once: 64 MB
 PIECE = 2**14  # elements that are assembled at once
@@ -89,7 +90,7 @@ class Block:
     """A part of a map: its rows, its columns, attention (zero where an element is not real) and normalized elements."""
 
     queries: slice
-    elements: slice
+    elements: slice | Int[Tensor, " m"]
     weights: Float[Tensor, "H q m"]
     source: Float[Tensor, "m Cs"]
 
@@ -187,6 +188,55 @@ class Call:
             yield slice(start, min(start + step, count))
 
 
+@dataclass(kw_only=True)
+class GroupedCall(Call):
+    """Arguments of one attention call within groups, of one sample; queries and sources are those of all groups.
+
+    Attributes:
+        parts: Call of each group.
+        columns: Index of the source of each row of each group; -1 where a group is filled up.
+        num_sources: Number of elements, or of latents, over all groups.
+        route: What the source is. None: the latents themselves.
+    """
+
+    parts: list[Call]
+    columns: Int[Tensor, "G Mg"]
+    num_sources: int
+    route: AttentionRoute | None
+
+    @property
+    def is_cross_attend(self) -> bool:
+        """Whether latents attend to the input."""
+        return self.route is not None and self.route.reads_input
+
+    @property
+    def reads_latents(self) -> bool:
+        """Whether latents attend to the latents of an earlier block."""
+        return self.route is not None and not self.route.reads_input
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether the queries contain the output of an earlier block."""
+        return self.route is not None and self.route.has_skip
+
+    @property
+    def num_elements(self) -> int:
+        """Number of sources."""
+        return self.num_sources
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the whole map, a block at a time; what fills up groups is left out."""
+        rows = self.parts[0].query.shape[1]
+        for group, part in enumerate(self.parts):
+            for block in part.blocks():
+                columns = self.columns[group, block.elements]
+                real = columns >= 0
+                queries = slice(
+                    group * rows + block.queries.start, group * rows + block.queries.stop
+                )
+                yield Block(queries, columns[real], block.weights[..., real], block.source[real])
+
+
 def check_single(inputs: Mapping[str, Tensor]) -> None:
     """Raise ValueError if an input has another batch axis than 1."""
     samples = {name: x.shape[0] for name, x in inputs.items()}
@@ -210,6 +260,7 @@ def record_calls(model: nn.Module, *, gradients: bool = False) -> Generator[list
     """
     calls: list[Call] = []
     owners = dict(model.named_modules())
+    routes = dict[str, AttentionRoute]()
 
     def record(
         name: str, attention: Attention, given: dict[str, Any], output: Tensor
@@ -218,21 +269,68 @@ def record_calls(model: nn.Module, *, gradients: bool = False) -> Generator[list
         source = given["source"]
         if gradients and not output.requires_grad:  # nothing before it can be differentiated
             output = output.detach().requires_grad_()
-        calls.append(
-            Call(
-                name=name,
-                attention=attention,
-                query=given["query"].detach(),
-                source=source.detach() if isinstance(source, Tensor) else source,
-                mask=given.get("source_mask"),
-                residual=owner.use_query_residual if isinstance(owner, CrossAttend) else True,
-                output=output if gradients else None,
-            )
-        )
+        query, mask = given["query"].detach(), given.get("source_mask")
+        shared: dict[str, Any] = {
+            "name": name,
+            "attention": attention,
+            "residual": owner.use_query_residual if isinstance(owner, CrossAttend) else True,
+            "output": output if gradients else None,
+        }
+        if name in routes or query.shape[0] > 1:
+            calls.append(_grouped(query, source.detach(), mask, routes.get(name), shared))
+        else:
+            source = source.detach() if isinstance(source, Tensor) else source
+            calls.append(Call(query=query, source=source, mask=mask, **shared))
         return output if gradients else None
 
-    with _on_attention(model, record):
-        yield calls
+    def find_routes(module: nn.Module, args: tuple[Any, ...]) -> None:
+        counts = [part.num_elements for part in args[0]]
+        found = cast("HiPEncoder", module).attention_routes(counts)
+        prefix = next(name for name, one in owners.items() if one is module)
+        routes.update({f"{prefix}.{name}": route for name, route in found.items()})
+
+    handles = [
+        one.register_forward_pre_hook(find_routes)
+        for one in owners.values()
+        if isinstance(one, HiPEncoder)
+    ]
+    try:
+        with _on_attention(model, record):
+            yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _grouped(
+    query: Float[Tensor, "G N Cq"],
+    source: Float[Tensor, "G M Cs"],
+    mask: Bool[Tensor, "G M"] | None,
+    route: AttentionRoute | None,
+    shared: Mapping[str, Any],
+) -> GroupedCall:
+    """Return a call whose batch is groups of one sample; `shared` are the fields of the calls of all groups."""
+    groups, rows = source.shape[:2]
+    columns = torch.arange(groups * rows).reshape(groups, rows) if route is None else route.columns
+    parts = [
+        Call(
+            query=query[group : group + 1],
+            source=source[group : group + 1],
+            mask=None if mask is None else mask[group : group + 1],
+            **shared,
+        )
+        for group in range(groups)
+    ]
+    return GroupedCall(
+        query=query.flatten(0, 1)[None],
+        source=source.flatten(0, 1)[None],
+        mask=None,
+        parts=parts,
+        columns=columns.to(query.device),
+        num_sources=int(columns.max()) + 1,
+        route=route,
+        **shared,
+    )
 
 
 @contextmanager

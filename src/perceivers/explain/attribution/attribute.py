@@ -6,11 +6,18 @@ from typing import Any
 
 import torch
 
-from perceivers.explain.attribution.attention import Call, check_single, input_calls, record_calls
+from perceivers.explain.attribution.attention import (
+    Call,
+    GroupedCall,
+    check_single,
+    input_calls,
+    record_calls,
+)
 from perceivers.explain.attribution.rollup import (
     RolledUp,
     check_whole,
     output_queries,
+    pass_through,
     roll_up_calls,
 )
 from perceivers.models.decoder import PerceiverDecoder
@@ -142,17 +149,45 @@ def _attribute_member(
             index = output_queries(model, states, name, inputs, masks, which)
             with record_calls(model) as decoded:
                 model.decode(states, inputs, masks, outputs=[name], index={name: index})
-        maps = [summarize_call(call, latents) for call in input_calls(calls)]
+        maps = summarize_calls(calls, latents)
         rolled = roll_up_calls(calls, decoded, latents)
     return Attribution(outputs=outputs, maps=maps, rolled=rolled)
+
+
+@torch.inference_mode()
+def summarize_calls(calls: Sequence[Call], latents: Sequence[int]) -> list[CrossAttentionMap]:
+    """Return the map of each cross-attention to the input; of a hierarchy of blocks, one map through all of them."""
+    grouped = [call for call in calls if isinstance(call, GroupedCall) and call.route is not None]
+    if not grouped:
+        return [summarize_call(call, latents) for call in input_calls(calls)]
+    count = calls[-1].query.shape[1]
+    _check_latents(latents, count)
+    one = torch.eye(count, device=calls[-1].query.device)
+    rows = torch.cat([one.mean(dim=0, keepdim=True), one[list(latents)]])
+    for call in reversed(grouped):
+        rows = pass_through(rows, call)
+    share, weights = rows[:1].cpu(), rows[None, 1:].cpu()
+    return [
+        CrossAttentionMap(
+            name=grouped[-1].name,
+            share=share[0],
+            heads=share,
+            weights=weights,
+            head_scores=weights.log(),
+        )
+    ]
+
+
+def _check_latents(latents: Sequence[int], count: int) -> None:
+    if not all(0 <= latent < count for latent in latents):
+        raise ValueError(f"Expected latents between 0 and {count - 1}, got {list(latents)}.")
 
 
 @torch.inference_mode()
 def summarize_call(call: Call, latents: Sequence[int]) -> CrossAttentionMap:
     """Return the map of a cross-attention, reduced to means over latents and to some latents."""
     num_latents = call.query.shape[1]
-    if not all(0 <= latent < num_latents for latent in latents):
-        raise ValueError(f"Expected latents between 0 and {num_latents - 1}, got {list(latents)}.")
+    _check_latents(latents, num_latents)
     heads = torch.zeros(call.attention.num_heads, call.num_elements, device=call.query.device)
     for block in call.blocks():
         heads[:, block.elements] += block.weights.sum(dim=1)

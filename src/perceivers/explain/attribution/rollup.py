@@ -12,6 +12,7 @@ import torch
 
 from perceivers.explain.attribution.attention import (
     Call,
+    GroupedCall,
     check_single,
     input_calls,
     record_calls,
@@ -120,7 +121,8 @@ def roll_up_calls(
     heads: (I + A) / 2; a cross-attention without one passes on A alone. The row of the output is the attention of its
     query to the latents or, where a head averages over latents, uniform. It is multiplied by layer after layer, from
     the last to the first. At each cross-attention, half of it goes to the elements by its attention, and the other half
-    to the latents before it. MLPs are not followed.
+    to the latents before it. MLPs are not followed. In a Hierarchical Perceiver, half of the row of a block goes to the
+    latents of the block before it, and the other half to the output that its queries contain, or to learned latents.
 
     Args:
         encoder: Calls of an encoder, all of whose cross-attentions saw all elements.
@@ -137,23 +139,52 @@ def roll_up_calls(
         uniform = [
             torch.full((1, call.query.shape[1]), 1 / count, device=device) for call in decoder
         ]
-        parts = [_through(part, call) for part, call in zip(uniform, decoder, strict=True)]
+        parts = [pass_through(part, call) for part, call in zip(uniform, decoder, strict=True)]
         row = sum(parts, torch.zeros_like(row))
     one = torch.eye(num_latents, device=device)[list(latents)]
     rows = torch.cat([row, one])
     total = torch.zeros(len(rows), input_calls(encoder)[0].num_elements, device=device)
     has_cross_attends = any(call.is_cross_attend for call in encoder)
+    skips = _Skips()
     for call in reversed(encoder):
-        passed = _through(rows, call)
+        passed = pass_through(rows, call)
         part = 0.5 if call.residual else 1.0
         if call.is_cross_attend:
             total += part * passed
             rows = (1 - part) * rows
+        elif isinstance(call, GroupedCall) and call.reads_latents:
+            rows = skips.before(call, part * passed, (1 - part) * rows)
         else:
             rows = (1 - part) * rows + part * passed
     if not has_cross_attends:  # the elements are their own latents
         total, rows = rows, torch.zeros_like(rows)
-    return RolledUp(elements=total.cpu(), kept=rows.sum(dim=-1).cpu())
+    kept = rows.sum(dim=-1) + sum(one.sum(dim=-1) for one in skips.kept)
+    return RolledUp(elements=total.cpu(), kept=kept.cpu())
+
+
+class _Skips:
+    """Rows of queries that are outputs of earlier blocks, from the last block to the first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Tensor] = []
+        self.kept: list[Tensor] = []
+        """Rows of learned latents, which are the queries of the other blocks."""
+
+    def before(
+        self, call: GroupedCall, passed: Float[Tensor, "K M"], own: Float[Tensor, "K N"]
+    ) -> Float[Tensor, "K M"]:
+        """Return the rows of the latents that a call attended to.
+
+        Args:
+            call: Attention to the latents of the block before.
+            passed: Rows that it passes to them.
+            own: Rows that stay with its queries.
+        """
+        if call.has_skip:
+            self.waiting.append(own)
+            return passed
+        self.kept.append(own)
+        return passed + self.waiting.pop() if self.waiting else passed
 
 
 def relevance(
@@ -281,29 +312,35 @@ def _weighted(
     num_latents, device = encoder[-1].query.shape[1], encoder[-1].query.device
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
     for call, gradient in zip(calls[count:], gradients[count:], strict=True):
-        row = _through(torch.ones(1, call.query.shape[1], device=device), call, gradient)
+        row = pass_through(torch.ones(1, call.query.shape[1], device=device), call, gradient)
         row = row / row.sum().clamp_min(1e-30)
     total = torch.zeros(1, input_calls(encoder)[0].num_elements, device=device)
-    has_cross_attends = any(call.is_cross_attend for call in encoder)
+    has_cross_attends, skips = any(call.is_cross_attend for call in encoder), _Skips()
     for call, gradient in zip(reversed(encoder), reversed(gradients[:count]), strict=True):
-        passed = torch.zeros(()) if gradient is None else _through(row, call, gradient)
+        passed = torch.zeros(1, call.num_elements, device=device)
+        if gradient is not None:
+            passed = pass_through(row, call, gradient)
         if call.is_cross_attend:
             total = total + passed
             row = row if call.residual else torch.zeros_like(row)
+        elif isinstance(call, GroupedCall) and call.reads_latents:
+            row = skips.before(call, passed, row)
         else:
             row = row + passed
     return (total if has_cross_attends else row)[0].cpu()
 
 
-def _through(
-    rows: Float[Tensor, "K Q"], call: Call, gradient: Float[Tensor, "1 Q Cq"] | None = None
+def pass_through(
+    rows: Float[Tensor, "K Q"], call: Call, gradient: Float[Tensor, "G _ Cq"] | None = None
 ) -> Float[Tensor, "K S"]:
     """Return rows times the map of a call, averaged over heads; with a gradient, that of max(dy/dA * A, 0)."""
     found = torch.zeros(len(rows), call.num_elements, device=rows.device)
     mixed = None
     if gradient is not None:  # by the output of each head, before the output projection
         heads = call.attention.num_heads
-        mixed = (gradient[0] @ call.attention.to_output.weight).unflatten(-1, (heads, -1))
+        mixed = (gradient.flatten(0, 1) @ call.attention.to_output.weight).unflatten(
+            -1, (heads, -1)
+        )
     for block in call.blocks():
         weights = block.weights
         if mixed is not None:
