@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks import reads, wholes
 from benchmarks.autoregressive import autoregressive_cases
+from benchmarks.hierarchical import hierarchical_cases
 from benchmarks.models import huggingface_io, lucidrains, ours_2021, ours_io, plain_2021
 from benchmarks.setting import FULL, Case, Contestant, Target
 from benchmarks.training_steps import step_cases
@@ -292,6 +293,7 @@ CASES: tuple[Case, ...] = (
     *recipe_cases(),
     *step_cases(),
     *autoregressive_cases(),
+    *hierarchical_cases(),
 )
 
 

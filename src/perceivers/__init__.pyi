@@ -129,6 +129,8 @@ from .models.hip import HiPOutput as HiPOutput
 from .models.hip_config import HiPBlockConfig as HiPBlockConfig
 from .models.hip_config import HiPConfig as HiPConfig
 from .models.hip_config import hip_config as hip_config
+from .models.hip_encoder import ElementDecoderConfig as ElementDecoderConfig
+from .models.hip_encoder import ElementOutputConfig as ElementOutputConfig
 from .models.perceiver_ar import PerceiverAR as PerceiverAR
 from .models.perceiver_ar_config import PerceiverARConfig as PerceiverARConfig
 from .models.perceiver_ar_config import krasserm_perceiver_ar as krasserm_perceiver_ar

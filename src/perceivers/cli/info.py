@@ -122,6 +122,7 @@ def _reading(result: "Cost") -> str:
         "projected": "projected (a key and a value for each element)",
         "self-attention": "self-attention (every element reads every other)",
         "streamed": "streamed (a key and a value for each token, chunk by chunk)",
+        "grouped": "grouped (all groups of a block in one call, a key and a value for each element)",
     }
     costs = [f"{_operations(int(n))} {path}" for path, n in result.attention_flops.items()]
     why = f": one read costs {', '.join(costs)}" if costs else ""

@@ -46,6 +46,8 @@ class FramePairInputConfig:
 class _FramePairInput(GridInput, ABC):
     """Base of adapters of two frames: content on a grid becomes elements with positions."""
 
+    begins_alike = False
+
     def __init__(
         self,
         config: "FramePairInputConfig | ConvFramePairInputConfig",

@@ -126,6 +126,8 @@ ImageInputConfig = Annotated[
 class _ImageInput(GridInput, ABC):
     """Base of image adapters: content channels become elements with positions."""
 
+    begins_alike = False  # an image of another size shows the same
+
     def __init__(
         self,
         config: PixelInputConfig | PatchInputConfig | ConvInputConfig | ResidualInputConfig,

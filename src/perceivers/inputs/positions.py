@@ -1,7 +1,7 @@
 """Position encodings of grids: Fourier features or learned vectors; and the base of adapters with such positions."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -175,6 +175,9 @@ class GridInput(nn.Module):
         positions: Position encoding of the grid. None: none.
         expected: Remedies other than positions, and the actual value, for the message.
     """
+
+    begins_alike: ClassVar[bool] = True
+    """Whether an input of fewer cells along the first axis, such as time, has the first of them."""
 
     channels: int
     num_elements: int

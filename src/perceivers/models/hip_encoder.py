@@ -30,10 +30,12 @@ class ElementGrid:
     Attributes:
         axes: Elements along each axis.
         channels: Width of an element with its position.
+        begins_alike: Whether an input of fewer cells along the first axis has the first of them.
     """
 
     axes: tuple[int, ...]
     channels: int
+    begins_alike: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ def _filled(
 ) -> tuple[Float[Tensor, "B n C"], Bool[Tensor, "B n"] | None]:
     """Return the elements of a modality, filled up to the configured number, and their mask.
 
-    A padded batch may have fewer cells along the first axis, and elements in a row may be fewer.
+    A batch of short samples may have fewer cells along the first axis, unless that is of an image.
 
     Raises:
         ValueError: If there are other elements than the model has positions for.
@@ -154,8 +156,7 @@ def _filled(
     count, expected, across = x.shape[1], prod(grid.axes), prod(grid.axes[1:])
     if count == expected:
         return x, mask
-    may_be_shorter = len(grid.axes) == 1 or mask is not None
-    if count > expected or count % across or not may_be_shorter:
+    if count > expected or count % across or not grid.begins_alike:
         size = " x ".join(map(str, grid.axes))
         raise ValueError(
             f"Expected {expected:,} elements of '{name}' ({size}), each of which has a learned position, got "

@@ -408,7 +408,11 @@ def _build_encoder(
         return AutoregressiveEncoder(config.encoder)
     if isinstance(config.encoder, HiPConfig):
         grids = {
-            name: ElementGrid(axes=part.axes, channels=part.channels)
+            name: ElementGrid(
+                axes=part.axes,
+                channels=part.channels,
+                begins_alike=getattr(part, "begins_alike", True),
+            )
             for name, part in adapters.items()
         }
         return HiPEncoder(config.encoder, grids)
