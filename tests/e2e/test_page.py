@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import perceivers as pv
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import WaveformContent
@@ -27,7 +28,7 @@ from perceivers.tasks.prediction import Prediction
 from support.explanations import explanation, view
 from support.files import write_off, write_video, write_wav
 from support.modality_data import frames, points, tone
-from support.models import save_untrained
+from support.models import save_generating, save_untrained
 from support.timing import PATIENCE, wait_until
 
 SHARED = Path(explanation_json.__file__).with_name("static")
@@ -468,3 +469,30 @@ def test_points_turn_on_a_phone_in_the_dark(tmp_path, browser):
         page.set_input_files("#give-points", spoil(tmp_path / "bad.off"))
         page.wait_for_selector("#problem:not([hidden])")
         assert heard.refused == 2
+
+
+def test_a_text_appears_as_it_is_generated_and_can_be_stopped(tmp_path, browser, monkeypatch):
+    monkeypatch.setattr("perceivers.server.generation._SLICE_SECONDS", 0)
+    folder = save_generating(tmp_path / "run")
+    with (
+        served(folder, "secret") as address,
+        visited(browser, address, "secret") as (page, heard),
+    ):
+        page.fill("#give-text", "the <b>cat")
+        page.fill("#generate-length", "20")
+        page.click("#generate-start")
+        wait_until(lambda: page.inner_text("#generate-end"))
+        assert page.inner_text("#generate-end").startswith("20 tokens in ")
+        assert page.inner_text("#generate-prompt") == "the <b>cat"
+        whole = page.text_content("#generate-text")
+        assert whole == pv.load(folder).generate("the <b>cat", length=20, temperature=0.8)
+        page.fill("#generate-length", "4000")
+        page.click("#generate-start")
+        wait_until(lambda: len(page.text_content("#generate-text")) > 30)
+        page.click("#generate-stop")
+        wait_until(lambda: page.inner_text("#generate-end") == "Stopped.")
+        assert heard.refused == 1  # before the token was given
+        page.fill("#generate-length", "0")
+        page.click("#generate-start")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "from 1 to 4096, got 0" in page.inner_text("#problem")

@@ -17,17 +17,26 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
+from perceivers.inputs.tokens import TokenInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes.common import Size
 from perceivers.recipes.own_data import part_of
+from perceivers.recipes.registry import get_recipe
 from perceivers.recipes.resolve import fill_input
 from perceivers.tasks.classification import ClassificationConfig
 from support.files import RATE
 from support.modality_data import LABELS
 
-__all__ = ["preprocess_of", "save_untrained", "tiny_encoder", "tiny_model", "untrained"]
+__all__ = [
+    "preprocess_of",
+    "save_generating",
+    "save_untrained",
+    "tiny_encoder",
+    "tiny_model",
+    "untrained",
+]
 
 
 def tiny_encoder(**changes: Any) -> PerceiverEncoderConfig:
@@ -51,6 +60,29 @@ def tiny_model(num_outputs: int = 2) -> Perceiver:
     with torch.no_grad():
         model.output.to_logits.weight.normal_()
     return model
+
+
+def save_generating(folder: Path, **changes: Any) -> Path:
+    """Write an untrained run of the next byte with 16 latents and contexts of 64 bytes."""
+    recipe = get_recipe("text_ar")
+    small: dict[str, Any] = {"max_length": 65, "num_latents": 16, "channels": 16, "num_layers": 1}
+    torch.manual_seed(0)
+    model = build(
+        replace(
+            recipe.model_config(),
+            inputs={"text": TokenInputConfig(max_length=64)},
+            encoder=replace(recipe.encoder, **small | changes),
+        )
+    )
+    with torch.no_grad():
+        model.encoder.model.to_logits.weight.normal_(std=0.5)
+    save(
+        folder,
+        model,
+        preprocess={"text": TextPreprocessConfig(max_length=64)},
+        task=recipe.task,
+    )
+    return folder
 
 
 def preprocess_of(kind: str) -> Any:

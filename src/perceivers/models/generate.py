@@ -8,7 +8,10 @@ import torch
 from perceivers.models.causal_layers import ARCache
 from perceivers.models.perceiver_ar import PerceiverAR
 from perceivers.registry import configclass
+from perceivers.tasks.prediction import NonFiniteOutputError
 from perceivers.typing import Bool, Float, Int, Tensor
+
+_TEMPERATURES = 1e-30, 1e30  # smaller and larger ones are 0 and infinite in float32
 
 
 @configclass
@@ -84,7 +87,9 @@ def sample_tokens(
         shares = ordered.values.softmax(dim=-1).cumsum(dim=-1)
         place = (shares >= 1 - config.top_p).long().argmax(dim=-1, keepdim=True)
         logits = logits.masked_fill(logits < ordered.values.gather(-1, place), float("-inf"))
-    shares = (logits.float() / config.temperature).softmax(dim=-1)
+    logits = logits.float() - logits.max(dim=-1, keepdim=True).values  # no overflow below
+    low, high = _TEMPERATURES
+    shares = (logits / min(max(config.temperature, low), high)).softmax(dim=-1)
     return torch.multinomial(shares, 1, generator=generator)[:, 0]
 
 
@@ -96,6 +101,8 @@ def first_latents(model: PerceiverAR, config: GenerationConfig) -> int:
 
 class TokenGenerator:
     """Iterator over the tokens that continue prompts; each item is one token of each row.
+
+    A step raises `NonFiniteOutputError` if the logits are NaN or infinite.
 
     Args:
         model: The model, in evaluation mode.
@@ -153,6 +160,8 @@ class TokenGenerator:
         if not self.left:
             raise StopIteration
         logits = self.next_logits()
+        if not bool(logits.max(dim=-1).values.isfinite().all()):
+            raise NonFiniteOutputError("the prompt", in_weights=True)
         token = sample_tokens(logits, self.config, self.random)
         self.append(token)
         self.left -= 1

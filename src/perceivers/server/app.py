@@ -3,7 +3,7 @@
 import hmac
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from perceivers.server.access import AccessRules
 from perceivers.server.batching import ModelGoneError
 from perceivers.server.bodies import read_samples
 from perceivers.server.connections import STATE_KEY, ConnectionTable
+from perceivers.server.generation import EventStream, events_of, read_generation
 from perceivers.server.middleware import RequestGuard
 from perceivers.server.openapi import docs_page
 from perceivers.server.service import Service
@@ -73,6 +74,8 @@ def create_app(
     _handle_errors(app)
     protected = [] if token is None else [Depends(_require(token))]
     _add_model_routes(app, service, protected)
+    if service.generation_fields:
+        _add_generation_route(app, service, protected)
     _add_other_routes(app, service, protected)
     _add_docs_routes(app, service, protected)
     if access is not None and access.origins:
@@ -126,6 +129,32 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
         return JsonResponse({**shown, "milliseconds": _milliseconds(started)})
 
     del predict, explain  # registered by the decorators
+
+
+def _add_generation_route(app: FastAPI, service: Service, protected: list[Any]) -> None:
+    @app.post("/generate", dependencies=protected)
+    async def generate(request: Request) -> Response:
+        """Return the continuation of a text, or a stream of events with its parts."""
+        started = time.monotonic()
+        service.check_room()
+        wanted = await read_generation(request, service.generation_fields, service.limits)
+        parts = service.generate(wanted, started)
+
+        def end() -> dict[str, Any]:
+            facts = {"tokens": wanted.length, "prompt_is_cut": service.is_cut(wanted)}
+            return {**facts, "milliseconds": _milliseconds(started)}
+
+        if wanted.stream:
+            return EventStream(await events_of(parts, end))
+        found = ""
+        async with aclosing(parts):
+            async for part in parts:
+                found += part
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+        return JsonResponse({"text": found, **end()})
+
+    del generate  # registered by the decorator
 
 
 def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:

@@ -50,12 +50,12 @@ async def read_samples(
     if kind in FORM_TYPES:
         samples = split_samples(await read_form(request, inputs, limits), options)
     elif kind == JSON_TYPE:
-        body = await _whole_body(request)
-        _check_values(body, limits)
+        body = await whole_body(request)
+        check_number_of_values(body, limits)
         samples = await asyncio.to_thread(json_samples, body, inputs, options)
     elif kind in raw_types(inputs):
         name = request.query_params.get("name", "")
-        samples = [[("file", *_raw_file(await _whole_body(request), kind, name, inputs[0]))]]
+        samples = [[("file", *_raw_file(await whole_body(request), kind, name, inputs[0]))]]
     else:
         _refuse_type(kind, inputs)
     if len(samples) > limits.samples:
@@ -87,7 +87,8 @@ def raw_types(inputs: Sequence[InputField]) -> dict[str, str]:
     return found
 
 
-async def _whole_body(request: Request) -> bytes:
+async def whole_body(request: Request) -> bytes:
+    """Return the body of a request."""
     return b"".join([chunk async for chunk in request.stream()])
 
 
@@ -149,7 +150,7 @@ def split_samples(fields: Sequence[FormField], options: Sequence[str]) -> list[l
     ]
 
 
-def _check_values(body: bytes, limits: UploadLimits) -> None:
+def check_number_of_values(body: bytes, limits: UploadLimits) -> None:
     """Raise HTTPException if a JSON body has so many values that parsing it would take seconds and gigabytes."""
     count = sum(body.count(mark) for mark in (b"[", b"{", b",", b":"))
     if count > limits.characters:
@@ -168,17 +169,7 @@ def json_samples(
     Raises:
         HTTPException: If it is no JSON, or has other keys or values.
     """
-    try:
-        found: Any = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"The body is no JSON: {error}.") from error
-    if not isinstance(found, dict):
-        raise HTTPException(422, f"Expected a JSON object with samples, got {_noun(found)}.")
-    whole = cast("dict[str, Any]", found)
-    unknown = [name for name in whole if name not in ("samples", *options)]
-    if unknown:
-        known = ", ".join(("samples", *options))
-        raise HTTPException(422, f"Expected the keys {known}; got '{unknown[0][:40]}'.")
+    whole = parse_object(body, ("samples", *options))
     samples = whole.get("samples")
     if not isinstance(samples, list) or not samples:
         raise HTTPException(
@@ -190,6 +181,29 @@ def json_samples(
         [*shared, *_json_fields(sample, number, known)]
         for number, sample in enumerate(cast("list[Any]", samples))
     ]
+
+
+def parse_object(body: bytes, known: Sequence[str]) -> dict[str, Any]:
+    """Return the object of a JSON body.
+
+    Args:
+        body: The body.
+        known: Accepted keys.
+
+    Raises:
+        HTTPException: If it is no JSON object, or has other keys.
+    """
+    try:
+        found: Any = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"The body is no JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise HTTPException(422, f"Expected a JSON object with {known[0]}, got {_noun(found)}.")
+    whole = cast("dict[str, Any]", found)
+    unknown = [name for name in whole if name not in known]
+    if unknown:
+        raise HTTPException(422, f"Expected the keys {', '.join(known)}; got '{unknown[0][:40]}'.")
+    return whole
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any
 
 from perceivers.server.bodies import JSON_TYPE, TEXT_TYPE, raw_types
 from perceivers.server.forms import FORM_TYPES, InputField, is_single
+from perceivers.server.generation import EVENTS_TYPE
 from perceivers.tasks.base import Task
 from perceivers.tasks.prediction import ANSWER_VERSION, Schema
 
@@ -82,6 +83,7 @@ class Description:
         inputs: Fields of the inputs.
         task: The task.
         counts: Numbers of cross-attentions, latents and heads that an explanation can choose from.
+        generation: Fields of requests to continue a text. Empty: the run does not generate.
         has_token: Whether requests need a token.
     """
 
@@ -89,6 +91,7 @@ class Description:
     inputs: Sequence[InputField]
     task: Task
     counts: Mapping[str, int]
+    generation: Mapping[str, Schema]
     has_token: bool
 
 
@@ -103,6 +106,7 @@ def openapi(described: Description) -> dict[str, Any]:
         "paths": {
             "/predict": {"post": _model_operation(described, explains=False)},
             "/explain": {"post": _model_operation(described, explains=True)},
+            **({"/generate": {"post": _generation(described)}} if described.generation else {}),
             "/run": {"get": _get("Inputs, outputs and limits of the run.", _run(described))},
             "/health": {
                 method: {**_health(described, has_body=method == "get"), "security": []}
@@ -155,6 +159,41 @@ def _model_operation(described: Description, *, explains: bool) -> dict[str, Any
         "parameters": parameters,
         "requestBody": {"required": True, "content": _bodies(described, options, one=explains)},
         "responses": {"200": done, **_errors(_MODEL_ERRORS)},
+    }
+
+
+def _generation(described: Description) -> dict[str, Any]:
+    text = "Return the continuation of a text, whole or as server-sent events."
+    about = (
+        """For example: curl --no-buffer --json '{"prompt": "Once", "stream": true}' ADDRESS/generate. Each event """
+        "has an object as data: parts of the text have the key text; the last event is named end, with the other keys "
+        "of the whole answer, or error, with the key error."
+    )
+    example = {"prompt": "Once upon a time", "length": 100, "temperature": 0.8}
+    properties: dict[str, Schema] = {
+        "text": {"type": "string", "description": "The continuation, without the prompt."},
+        "tokens": {"type": "integer", "minimum": 1},
+        "prompt_is_cut": {
+            "type": "boolean",
+            "description": "Whether only the end of the prompt was read, since it is longer than the context.",
+        },
+        "milliseconds": {"type": "number", "minimum": 0},
+    }
+    end = {"tokens": 100, "prompt_is_cut": False, "milliseconds": 412.5}
+    events = f'data: {{"text": " there"}}\n\nevent: end\ndata: {json.dumps(end)}\n\n'
+    content = {
+        JSON_TYPE: {"schema": _object(properties), "example": {"text": " there was", **end}},
+        EVENTS_TYPE: {"schema": {"type": "string"}, "example": events},
+    }
+    body = {"schema": _object(described.generation, required=()), "example": example}
+    return {
+        "summary": text,
+        "description": about,
+        "requestBody": {"required": True, "content": {JSON_TYPE: body}},
+        "responses": {
+            "200": {"description": "The continuation.", "content": content},
+            **_errors([status for status in ERRORS if status != "500"]),
+        },
     }
 
 
@@ -266,6 +305,7 @@ def _run(described: Description) -> dict[str, Any]:
             "task": {"type": "string"},
             "inputs": objects,
             "outputs": objects,
+            "generation": {"type": ["object", "null"]},
             "latents": number,
             "reads": number,
             "heads": {"type": "array", "items": {"type": "integer"}},
@@ -276,6 +316,7 @@ def _run(described: Description) -> dict[str, Any]:
     counts = described.counts
     example = {"name": described.name, "recipe": None, "parameters": 100_000}
     example |= {"task": described.task.config.kind, "inputs": inputs, "outputs": []}
+    example |= {"generation": dict(described.generation) or None}
     example |= {"latents": counts["latent"], "reads": counts["read"]}
     example |= {"heads": [counts["head"]] * counts["read"], "limits": {}}
     return {JSON_TYPE: {"schema": schema, "example": example}}

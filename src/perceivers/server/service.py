@@ -1,7 +1,8 @@
 """The service of one run: model, batching and decoding processes, and its responses as JSON."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
+from perceivers.evaluation.generate import is_cut
 from perceivers.evaluation.predict import Predictor
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
@@ -23,10 +25,11 @@ from perceivers.server.access_log import AccessLog
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
 from perceivers.server.forms import InputField, SampleRequest, input_fields
+from perceivers.server.generation import GeneratedText, GenerationRequest, generation_fields
 from perceivers.server.metrics import Metrics
 from perceivers.server.openapi import Description, openapi
 from perceivers.server.settings import ServerSettings
-from perceivers.tasks.prediction import ANSWER_VERSION, NonFiniteOutputError, Prediction
+from perceivers.tasks.prediction import ANSWER_VERSION, NonFiniteOutputError, Prediction, Schema
 from perceivers.tasks.registry import TaskConfig
 
 _STOP_SECONDS = 10.0  # of the model's thread, when all requests are answered
@@ -74,6 +77,10 @@ class Service:
             expected=lambda: self.num_samples,
             on_batch=self.metrics.batch_size.observe,
         )
+        self.generation_fields: dict[str, Schema] = {}
+        """Fields of requests to continue a text, as JSON schema. Empty: the run does not generate."""
+        if self.predictor.task.generates_text:
+            self.generation_fields = generation_fields(self.predictor, self.limits)
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
 
     @property
@@ -154,6 +161,28 @@ class Service:
         )
         return _answer(prediction, request), found
 
+    async def generate(self, request: GenerationRequest, started: float) -> AsyncGenerator[str]:
+        """Yield parts of the continuation of a text, as soon as they are computed.
+
+        Other requests have their turn between two parts. Each part of a stream has `limits.wait` seconds, a text that
+        is not streamed has them as a whole.
+
+        Raises:
+            HTTPException: If the queue is full.
+            TimeoutError: If it takes too long.
+            NonFiniteOutputError: If the model has no finite output.
+        """
+        with self.admit(started, 0) as deadline:
+            until = deadline
+            text = await self.batcher.alone(lambda: GeneratedText(self.predictor, request), until)
+            while (part := await self.batcher.alone(text.part, until)) is not None:
+                yield part
+                until = time.monotonic() + self.limits.wait if request.stream else deadline
+
+    def is_cut(self, request: GenerationRequest) -> bool:
+        """Return whether only the end of the prompt is read, since it is longer than the context."""
+        return is_cut(self.predictor, request.prompt)
+
     @cached_property
     def description(self) -> dict[str, Any]:
         """Inputs, outputs and limits of the run as JSON."""
@@ -167,6 +196,7 @@ class Service:
             "task": self.task.kind,
             "inputs": [one.as_json() for one in self.inputs],
             "outputs": describe_outputs(self.task),
+            "generation": self.generation_fields or None,
             "latents": getattr(encoder, "num_latents", None),
             "reads": len(heads),
             "heads": heads,
@@ -190,6 +220,7 @@ class Service:
             inputs=self.inputs,
             task=self.predictor.task,
             counts=self.counts,
+            generation=self.generation_fields,
             has_token=has_token,
         )
         return openapi(described)

@@ -21,6 +21,7 @@ class UploadLimits:
         points: Points or triangles of a point cloud or mesh.
         characters: Bytes of a text in UTF-8.
         numbers: Numbers of a series or an array.
+        tokens: Tokens of a generated text.
         memory: Bytes that a decoding process may allocate beyond what it has when it starts.
         wait: Seconds until a request gets 504, including its transfer.
         queue: Requests of a worker in progress or waiting. Others get 503.
@@ -36,6 +37,7 @@ class UploadLimits:
     points: Annotated[int, tyro.conf.arg(name="max-points")] = 2_000_000
     characters: Annotated[int, tyro.conf.arg(name="max-characters")] = 1_000_000
     numbers: Annotated[int, tyro.conf.arg(name="max-numbers")] = 20_000_000
+    tokens: Annotated[int, tyro.conf.arg(name="max-tokens")] = 4096
     memory: Annotated[int, tyro.conf.arg(name="max-memory")] = 2 * 2**30
     wait: Annotated[float, tyro.conf.arg(name="max-wait")] = 30.0
     queue: Annotated[int, tyro.conf.arg(name="max-queue")] = 64

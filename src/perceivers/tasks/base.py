@@ -87,6 +87,9 @@ class Task(ABC):
     explains_outputs: ClassVar[bool] = False
     """Whether each output can be explained by itself: a class, label or number."""
 
+    generates_text: ClassVar[bool] = False
+    """Whether the model continues texts: `perceivers generate`, and `/generate` of a server."""
+
     answer_fields: tuple[str, ...] = ()
     """Fields that every answer has beside `task`, of `ANSWER_FIELDS`."""
 

@@ -68,6 +68,7 @@ class NextTokenTask(ByteTask):
     higher_is_better = False
     score_name = "accuracy"
     explain_as = "classification"
+    generates_text = True
     answer_fields = ("text", "probability", "blanks")
     optional_answer_fields = ()
 

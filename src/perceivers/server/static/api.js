@@ -12,7 +12,7 @@ export class Refused extends Error {
 
 async function send(path, options) {
   const token = sessionStorage.getItem(KEY);
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   let reply;
   try {
     reply = await fetch(path, { ...options, headers });
@@ -20,6 +20,7 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer. Is it still running?", 0);
   }
+  if (reply.ok && reply.headers.get("content-type")?.startsWith("text/event-stream")) return reply.body;
   const body = await reply.json().catch(() => ({}));
   if (reply.ok) return body;
   throw new Refused(body.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
@@ -38,7 +39,7 @@ function askForToken() {
   });
 }
 
-/** Send a request and return its JSON; ask for the token as long as the server requires another one. */
+/** Send a request and return its JSON, or the stream of its events; ask for the token as long as the server requires another one. */
 export async function request(path, options = {}) {
   for (;;) {
     try {
@@ -58,4 +59,22 @@ export function post(path, given, fields = {}, signal = undefined) {
     else form.append(name, value);
   }
   return request(path, { method: "POST", body: form, signal });
+}
+
+/** Send an object as JSON and yield the events of the response, each with its name and data. */
+export async function* events(path, content, signal) {
+  const headers = { "content-type": "application/json" };
+  const body = await request(path, { method: "POST", headers, body: JSON.stringify(content), signal });
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (text + value).split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const [data, name = "message"] = part.split("\n").reverse().map((line) => line.replace(/^\w+: /, ""));
+      yield { name, data: JSON.parse(data) };
+    }
+  }
 }

@@ -1,6 +1,7 @@
 // The page: gets the inputs of the run, sends requests and shows predictions and explanations.
 
 import { post, request } from "./api.js";
+import { offerGeneration } from "./generate.js";
 import { drawAnswers } from "./shared/answers.js";
 import { make } from "./shared/dom.js";
 import { Views } from "./shared/views.js";
@@ -21,7 +22,8 @@ function about() {
   const [only] = run.outputs.length === 1 ? run.outputs : [];
   const single = only?.names.length > 1 ? `${only.names.length} ${only.task === "regression" ? "numbers" : "classes"}` : only?.names[0] ?? only?.task;
   const outputs = only ? single : run.outputs.map((output) => output.name).join(", ");
-  return `${kinds} → ${outputs} · ${run.reads} ${run.reads === 1 ? "cross-attention" : "cross-attentions"} by ${run.latents} latents`;
+  const predicted = run.generation ? "next token" : outputs;
+  return `${kinds} → ${predicted} · ${run.reads} ${run.reads === 1 ? "cross-attention" : "cross-attentions"} by ${run.latents} latents`;
 }
 
 function fail(error) {
@@ -150,7 +152,8 @@ async function begin() {
   document.title = `${run.name} · perceivers`;
   at("name").textContent = run.name;
   at("about").textContent = about();
-  new Zones(at("zones"), run, predict, fail);
+  const zones = new Zones(at("zones"), run, predict, fail);
+  if (run.generation) offerGeneration(run.generation, () => zones.written, fail);
   listenToControls();
   document.body.dataset.ready = "true";
 }

@@ -42,6 +42,11 @@ export class Zones {
     return this.run.inputs.some((input) => input.kind === "frame_pair");
   }
 
+  /** The text that is written in the first field. */
+  get written() {
+    return this.plain[0]?.[1].value ?? "";
+  }
+
   notify() {
     for (const [name, field] of this.plain) {
       if (field.value.trim() !== "") this.given[name] = field.value;
