@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
@@ -127,7 +127,7 @@ def _checked(name: str, value: Any, field: Schema) -> Any:
     fits = isinstance(value, known[kind]) and (kind == "boolean" or not isinstance(value, bool))
     low, high = field.get("minimum", -math.inf), field.get("maximum", math.inf)
     if fits and kind in ("integer", "number"):
-        number: float = value
+        number = cast("float", value)
         fits = low <= number <= high and number < math.inf
     if not fits:
         bounds = f" from {low} to {high}" if high < math.inf else f" of at least {low}"
