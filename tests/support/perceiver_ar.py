@@ -5,8 +5,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from perceivers.hub.perceiver_ar import perceiver_ar_from_weights
-from perceivers.models.perceiver_ar_config import PerceiverARConfig, krasserm_perceiver_ar
+from perceivers.hub.perceiver_ar import krasserm_config, perceiver_ar_from_weights
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.nn.rotary import RotaryConfig
 
 VECTORS = Path(__file__).parent.parent / "parity" / "vectors"
@@ -28,23 +28,7 @@ def part(found, kind):
 
 def krasserm_model(name):
     found, facts = read(name)
-    given = facts["config"]
-    config = krasserm_perceiver_ar(
-        vocab_size=given["vocab_size"],
-        max_length=given["max_seq_len"],
-        num_latents=given["max_latents"],
-        channels=given["num_channels"],
-        num_heads=given["num_heads"],
-        num_layers=given["num_self_attention_layers"],
-        cross_widening_factor=given["cross_attention_widening_factor"],
-        widening_factor=given["self_attention_widening_factor"],
-        absolute=given["abs_pos_emb"],
-        rotary_layers=None
-        if given["num_self_attention_rotary_layers"] < 0
-        else given["num_self_attention_rotary_layers"],
-        output_norm=given["output_norm"],
-        output_bias=given["output_bias"],
-    )
+    config = krasserm_config(facts["config"])
     return perceiver_ar_from_weights(config, part(found, "weight.")).eval(), found, facts
 
 

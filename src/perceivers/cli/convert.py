@@ -1,4 +1,4 @@
-"""`perceivers convert`: convert DeepMind's published weights to a run folder."""
+"""`perceivers convert`: convert published weights to a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from perceivers.cli.terminal import echo
 
 _EXAMPLES = """
   perceivers convert deepmind/vision-perceiver-fourier --out runs/imagenet
+  perceivers convert krasserm/perceiver-ar-clm-base --out runs/c4
   perceivers convert my_model/ --out runs/mine
   perceivers convert optical_flow_checkpoint.pystate --out runs/flow
   perceivers predict runs/imagenet cat.jpg
@@ -20,11 +21,11 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Convert one of the six Perceiver models of Hugging Face or DeepMind to a run folder for all other commands.
+    """Convert a Perceiver of Hugging Face, DeepMind or krasserm's library to a run folder for all other commands.
 
     Attributes:
         source: A folder written by `save_pretrained`, the id of a model on the hub, or a checkpoint of DeepMind's
-            release (`.pystate`; `.pickle` of the language model).
+            release (`.pystate`; `.pickle` of the language model). Of krasserm's models, those of Perceiver AR.
         out: The run folder, new or empty.
     """
 
@@ -39,7 +40,9 @@ def run(args: Sequence[str]) -> int:
 
     found = convert(options.source, options.out)
     echo(f"{found.architecture}: {found.num_parameters:,} parameters, now in {options.out}.")
-    if found.predicts:
+    if found.generates:
+        echo(f'Next: perceivers generate {options.out} --prompt "Once upon a time"')
+    elif found.predicts:
         echo(f"Next: perceivers predict {options.out} FILE...")
     else:
         echo(f"Next: perceivers info {options.out}")

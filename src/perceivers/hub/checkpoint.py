@@ -440,10 +440,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ValueError(
-            f"{path} was refused: it is not a plain file of tensors, and unpickling anything else could "
-            f"run code. Expected {WEIGHTS_FILE}."
+            f"{path} was refused: it is truncated or not a plain file of tensors, and unpickling anything else "
+            f"could run code. Expected {WEIGHTS_FILE}."
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ValueError(f"{path} does not hold weights by name. Expected {WEIGHTS_FILE}.")

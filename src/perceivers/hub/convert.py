@@ -1,4 +1,4 @@
-"""Conversion of Hugging Face's Perceiver models and DeepMind's checkpoints to run folders and back.
+"""Conversion of Perceivers at Hugging Face, krasserm's included, and of DeepMind's checkpoints to runs and back.
 
 No code from a file is run: weights are safetensors, or a pickle of nothing but tensors or arrays.
 """
@@ -31,15 +31,21 @@ from perceivers.hub.checkpoint import (
 )
 from perceivers.hub.haiku import from_haiku, haiku_config
 from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
+from perceivers.hub.perceiver_ar import KRASSERM_MODELS, from_krasserm, krasserm_config
 from perceivers.hub.pystate import is_pystate, read_pystate
+from perceivers.inputs.tokens import TokenInputConfig
+from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from perceivers.tasks.next_token import NextTokenTaskConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import TaskConfig
+from perceivers.tasks.vocabulary import LineVocabulary
 from perceivers.typing import Tensor
 
 _THEIR_CONFIG, _THEIR_IMAGES = "config.json", "preprocessor_config.json"
@@ -62,8 +68,8 @@ def load_any(source: str | Path) -> Saved:
     """Return a saved model: of a run, or a published one, converted in memory.
 
     Args:
-        source: A run folder, a folder of `save_pretrained` with a Perceiver, the id of either on the hub, or a
-            checkpoint of DeepMind's release (`.pystate`).
+        source: A run folder, a folder of `save_pretrained` with a Perceiver of transformers or a Perceiver AR of
+            krasserm's library, the id of any on the hub, or a checkpoint of DeepMind's release (`.pystate`).
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
@@ -85,8 +91,8 @@ def read_published(source: str | Path) -> tuple[str, Saved]:
     """Return the name of a published model at Hugging Face, and the same model as ours, in evaluation mode.
 
     Args:
-        source: A folder of `save_pretrained` with a Perceiver, its id on the hub, or a checkpoint of DeepMind's release
-            (`.pystate`, or `.pickle` of the language model).
+        source: A folder of `save_pretrained` with a Perceiver of transformers or a Perceiver AR of krasserm's library,
+            its id on the hub, or a checkpoint of DeepMind's release (`.pystate`, or `.pickle` of the language model).
 
     Raises:
         OSError: If there is no such folder, or a file is missing or damaged.
@@ -104,9 +110,9 @@ def read_published(source: str | Path) -> tuple[str, Saved]:
     )
     folder = find_folder(source, expected, _FILES)
     theirs = _read_json(folder / _THEIR_CONFIG)
-    architecture_of(theirs)
+    is_krasserm = architecture_of(theirs) in KRASSERM_MODELS
     with _naming(folder / _THEIR_CONFIG):
-        config = config_from(theirs)
+        config = _krasserm(theirs) if is_krasserm else config_from(theirs)
     return _converted(theirs, config, _read_all(folder), folder)
 
 
@@ -133,9 +139,14 @@ def _converted(
 ) -> tuple[str, Saved]:
     """Return the name of a model of Hugging Face's, and the same model with our configuration, in evaluation mode."""
     name = architecture_of(theirs)
-    model = build_with_weights(config, from_huggingface(weights, name, config), place)
-    with _naming(place):
-        preprocess, task = _how_to_use(config, theirs, place)
+    if name in KRASSERM_MODELS:
+        renamed = {f"encoder.model.{key}": w for key, w in from_krasserm(weights).items()}
+        preprocess, task = _how_to_generate(config, name)
+    else:
+        renamed = from_huggingface(weights, name, config)
+        with _naming(place):
+            preprocess, task = _how_to_use(config, theirs, place)
+    model = build_with_weights(config, renamed, place)
     saved = SavedConfig(
         model=config, preprocess=preprocess, task=task, columns=_columns(preprocess)
     )
@@ -169,6 +180,29 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
         text = json.dumps(_their_images(image), indent=2) + "\n"
         atomic_write_text(out / _THEIR_IMAGES, text)
     return name
+
+
+def _krasserm(theirs: Mapping[str, Any]) -> PerceiverConfig:
+    """Return our configuration of a Perceiver AR of krasserm's, from the content of its config.json."""
+    settings = theirs.get("model_config")
+    if not isinstance(settings, Mapping):
+        raise ValueError("model_config is missing: expected an object with the sizes of the model")
+    encoder = krasserm_config(cast("Mapping[str, Any]", settings))
+    length = encoder.max_length - 1  # behind the start
+    tokens = TokenInputConfig(max_length=length, vocab_size=encoder.vocab_size)
+    return PerceiverConfig(inputs={"text": tokens}, encoder=encoder, output=NextTokenConfig())
+
+
+def _how_to_generate(
+    config: PerceiverConfig, name: str
+) -> tuple[dict[str, Any], TaskConfig | None]:
+    """Return the preprocessing and the task of a Perceiver AR; without a tokenizer those of bytes are known alone."""
+    vocabulary, encoder = LineVocabulary(), cast("PerceiverARConfig", config.encoder)
+    if name != KRASSERM_MODELS[0] or encoder.vocab_size != vocabulary.size:
+        return {}, None
+    crop = min(encoder.num_latents, encoder.max_length - 1)
+    task = NextTokenTaskConfig(vocabulary=vocabulary, shortest_crop=crop, z_loss=0.0)
+    return {"text": TextPreprocessConfig(max_length=encoder.max_length - 1)}, task
 
 
 def _how_to_use(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from perceivers.hub.perceiver_ar import KRASSERM_MODELS
 from perceivers.inputs.audio import WaveInputConfig
 from perceivers.inputs.frame_pair import FramePairInputConfig
 from perceivers.inputs.fusion import FusionConfig
@@ -74,11 +75,12 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         ValueError: If it is none of them.
     """
     names = list(config.get("architectures") or [])
-    if known := [name for name in names if name in ARCHITECTURES]:
+    all_names = (*ARCHITECTURES, *KRASSERM_MODELS)
+    if known := [name for name in names if name in all_names]:
         return known[0]
     found = names[0] if names else config.get("model_type", "nothing")
     raise ValueError(
-        f"Expected the configuration of a Perceiver with an architecture out of {', '.join(ARCHITECTURES)}; got "
+        f"Expected the configuration of a Perceiver with an architecture out of {', '.join(all_names)}; got "
         f"{found}. Give the folder that `save_pretrained` of one of these has written."
     )
 

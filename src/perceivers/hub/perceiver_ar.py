@@ -1,12 +1,37 @@
-"""Names of Perceiver AR's weights in krasserm's library and in DeepMind's release."""
+"""Perceiver AR of krasserm's library and of DeepMind's release: configurations and names of weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from perceivers.models.perceiver_ar import PerceiverAR
-from perceivers.models.perceiver_ar_config import PerceiverARConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig, krasserm_perceiver_ar
 from perceivers.typing import Tensor
+
+KRASSERM_MODELS = ("PerceiverCausalLanguageModel", "PerceiverSymbolicAudioModel")
+"""Names of the models in krasserm's files that are a Perceiver AR."""
+
+KRASSERM_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 262,
+    "max_seq_len": 4096,
+    "max_latents": 512,
+    "num_channels": 512,
+    "num_heads": 8,
+    "num_self_attention_layers": 8,
+    "num_self_attention_rotary_layers": 1,
+    "self_attention_widening_factor": 4,
+    "cross_attention_widening_factor": 4,
+    "cross_attention_dropout": 0.5,
+    "residual_dropout": 0.0,
+    "output_norm": False,
+    "output_bias": True,
+    "abs_pos_emb": True,
+    "init_scale": 0.02,
+}
+"""Values of the keys of `model_config` that a file of krasserm's leaves out. Other keys change no output."""
+
+_INVERSE_FREQUENCIES = "input_adapter.frq_pos_encoding.inv_freq"
 
 _KRASSERM_LAYER = {
     "0.module.norm": "norm",
@@ -37,6 +62,32 @@ _HAIKU_ATTENTION = {
 _HAIKU_LEAVES = {"w": "weight", "b": "bias", "scale": "weight", "offset": "bias"}
 
 
+def krasserm_config(settings: Mapping[str, Any]) -> PerceiverARConfig:
+    """Return the architecture that krasserm's `model_config` describes.
+
+    Dropout of attention weights (`post_attention_dropout`) has no counterpart here: it acts in training only.
+    """
+    known = KRASSERM_DEFAULTS | {key: settings[key] for key in KRASSERM_DEFAULTS if key in settings}
+    rotary_layers = known["num_self_attention_rotary_layers"]
+    return krasserm_perceiver_ar(
+        absolute=known["abs_pos_emb"],
+        vocab_size=known["vocab_size"],
+        max_length=known["max_seq_len"],
+        num_latents=known["max_latents"],
+        channels=known["num_channels"],
+        num_heads=known["num_heads"],
+        num_layers=known["num_self_attention_layers"],
+        rotary_layers=None if rotary_layers < 0 else rotary_layers,
+        widening_factor=known["self_attention_widening_factor"],
+        cross_widening_factor=known["cross_attention_widening_factor"],
+        prefix_dropout=known["cross_attention_dropout"],
+        residual_dropout=known["residual_dropout"],
+        output_norm=known["output_norm"],
+        output_bias=known["output_bias"],
+        init_scale=known["init_scale"],
+    )
+
+
 def from_krasserm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights of krasserm's `CausalSequenceModel` under the names of a `PerceiverAR`.
 
@@ -49,7 +100,7 @@ def from_krasserm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, weight in weights.items():
         short = name.removeprefix("backend_model.")
-        if short == "input_adapter.frq_pos_encoding.inv_freq":
+        if short == _INVERSE_FREQUENCIES:
             continue
         part, _, leaf = short.rpartition(".")
         if part.startswith("cross_attention."):

@@ -87,7 +87,7 @@ class Task(ABC):
     explains_outputs: ClassVar[bool] = False
     """Whether each output can be explained by itself: a class, label or number."""
 
-    generates_text: ClassVar[bool] = False
+    generates_text: bool = False
     """Whether the model continues texts: `perceivers generate`, and `/generate` of a server."""
 
     answer_fields: tuple[str, ...] = ()

@@ -68,7 +68,6 @@ class NextTokenTask(ByteTask):
     higher_is_better = False
     score_name = "accuracy"
     explain_as = "classification"
-    generates_text = True
     answer_fields = ("text", "probability", "blanks")
     optional_answer_fields = ()
 
@@ -76,6 +75,11 @@ class NextTokenTask(ByteTask):
     def main_metric(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Bits for each token, named after what it stands for: `bits_per_byte`."""
         return f"bits_per_{self.config.vocabulary.unit}"
+
+    @property
+    def generates_text(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the tokens are those of texts."""
+        return self.config.vocabulary.is_text
 
     @property
     def num_outputs(self) -> int:

@@ -83,14 +83,11 @@ def _same(config: BaseVocabulary) -> BaseVocabulary:
 
 
 @configclass
-class ByteVocabulary(BaseVocabulary):
+class _Bytes(BaseVocabulary):
     """Bytes of texts, after six special tokens."""
-
-    kind: Literal["bytes"] = "bytes"
 
     unit: ClassVar[str] = "byte"
     units: ClassVar[str] = "bytes"
-    start: ClassVar[int] = 1
     first: ClassVar[int] = FIRST_BYTE
     is_text: ClassVar[bool] = True
 
@@ -117,4 +114,26 @@ class ByteVocabulary(BaseVocabulary):
         return found.decode(errors="replace")
 
 
+@configclass
+class ByteVocabulary(_Bytes):
+    """Bytes of texts, after six special tokens, one of which begins a text."""
+
+    kind: Literal["bytes"] = "bytes"
+
+    start: ClassVar[int] = 1
+
+
+@configclass
+class LineVocabulary(_Bytes):
+    """Bytes of texts, after six special tokens that a model has not learned: a text begins after a line feed.
+
+    krasserm's models of bytes were trained on joined texts.
+    """
+
+    kind: Literal["lines"] = "lines"
+
+    start: ClassVar[int] = FIRST_BYTE + ord("\n")
+
+
 register_vocabulary(ByteVocabulary)
+register_vocabulary(LineVocabulary)
