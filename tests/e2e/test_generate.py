@@ -144,18 +144,32 @@ def test_a_server_answers_with_the_next_byte(run):
         assert (described["task"], described["reads"]) == ("next_token", 1)
         (answer,) = client.post("/predict", data={"text": "the ca"}).json()["answers"]
         assert answer["text"][:-1] == "the ca"
-        assert client.post("/explain", data={"text": "the ca"}).status_code == 422
+        explained = client.post("/explain", data={"text": "the ca", "latent": "6"}).json()
+        (view,) = explained["views"]
+        assert "".join(text for text, _, _ in view["characters"]) == "the ca"
+        assert explained["answers"][0]["text"] == answer["text"]
+        assert client.post("/explain", data={"text": "the ca", "latent": "9"}).status_code == 422
 
 
-def test_its_report_states_once_that_samples_are_not_explained(run, capsys, tmp_path):
+def test_its_report_shows_samples(run, capsys, tmp_path):
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
-    assert capsys.readouterr().err.count("cannot be explained") == 1
+    assert "explained" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["explain", "FILE"], ["export"]])
-def test_what_such_a_run_does_not_do_is_refused(run, capsys, tmp_path, arguments):
+@pytest.mark.parametrize("suffix", ["png", "html", "npz"])
+def test_the_bytes_that_a_prediction_looked_at_are_drawn(run, capsys, tmp_path, suffix):
+    out = tmp_path / f"out.{suffix}"
+    assert main(["explain", str(run), "--text", "the cat sat", "--out", str(out)]) == 0
+    assert out.stat().st_size > 500
+    flags = ["--map", "class", "--latents", "2"]
+    assert main(["explain", str(run), "--text", "the cat", *flags, "--out", str(out)]) == 0
+    capsys.readouterr()
     path = tmp_path / "text.txt"
     path.write_text("the cat")
-    command = [arguments[0], str(run), *(str(path) for _ in arguments[1:])]
-    assert main([*command, "--out", str(tmp_path / "out.png")]) == 1
+    assert main(["explain", str(run), str(path), "--faithfulness"]) == 1
+    assert "next token: expected a task of classes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_export_is_refused(run, capsys, tmp_path):
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
     assert "Traceback" not in capsys.readouterr().err

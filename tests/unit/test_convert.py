@@ -182,7 +182,9 @@ class RunsCode:
 def test_a_pickle_that_would_run_code_is_refused_and_does_not(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": RunsCode()}))
-    with pytest.raises(ValueError, match="was refused: it is truncated or not a plain file of tensors"):
+    with pytest.raises(
+        ValueError, match="was refused: it is truncated or not a plain file of tensors"
+    ):
         convert(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -41,8 +41,11 @@ def generate_tokens(
     if not prompts:
         raise ValueError("Expected at least one prompt, got none.")
     vocabulary = vocabulary_of(predictor)
-    allowed = torch.zeros(1, vocabulary.size, dtype=torch.bool)
-    allowed[:, list(vocabulary.data_tokens)] = True
+    size = (
+        model.config.vocab_size
+    )  # of published models, also larger or smaller than the vocabulary
+    allowed = torch.zeros(1, size, dtype=torch.bool)
+    allowed[:, [token for token in vocabulary.data_tokens if token < size]] = True
     tokens = [[vocabulary.start, *prompt] for prompt in prompts]
     generator = TokenGenerator(model, tokens, length=length, config=config, allowed=allowed)
     return (row.tolist() for row in generator)

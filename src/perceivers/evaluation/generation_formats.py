@@ -168,6 +168,7 @@ class TextFormat(GenerationFormat):
 
 
 register_format("bytes", TextFormat)
+register_format("lines", TextFormat)
 
 
 def byte_tokens(text: str | bytes, first: int) -> list[int]:

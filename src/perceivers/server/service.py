@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.generate import is_cut
+from perceivers.evaluation.generation_formats import generation_format
 from perceivers.evaluation.predict import Predictor
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
@@ -181,7 +182,8 @@ class Service:
 
     def is_cut(self, request: GenerationRequest) -> bool:
         """Return whether only the end of the prompt is read, since it is longer than the context."""
-        return is_cut(self.predictor, request.prompt)
+        tokens = generation_format(self.predictor).tokens(request.prompt)
+        return is_cut(self.predictor, tokens)
 
     @cached_property
     def description(self) -> dict[str, Any]:

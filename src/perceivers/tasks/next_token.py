@@ -27,6 +27,7 @@ class NextTokenTaskConfig(BaseTaskConfig):
         vocabulary: Tokens of the sequences: bytes of texts, or another registered vocabulary.
         shortest_crop: In training sequences end at a random token, so that contexts of all lengths are learned; at the
             earliest after so many tokens.
+        context: Tokens at the start of a sequence that are neither learned nor measured, only those after them.
         z_loss: Weight of the squared logarithm of the sum of exponentials, which keeps logits small. DeepMind's
             release has 1e-4.
     """
@@ -40,13 +41,14 @@ class NextTokenTaskConfig(BaseTaskConfig):
     modality: str = "text"
     vocabulary: VocabularyConfig = field(default_factory=ByteVocabulary)
     shortest_crop: int = 64
+    context: int = 0
     z_loss: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.shortest_crop < 1 or self.z_loss < 0:
+        if self.shortest_crop < 1 or min(self.context, self.z_loss) < 0:
             raise ValueError(
-                "Expected a shortest_crop of at least 1 and a z_loss of at least 0, got "
-                f"{self.shortest_crop} and {self.z_loss}."
+                "Expected a shortest_crop of at least 1, a context and a z_loss of at least 0, got "
+                f"{self.shortest_crop}, {self.context} and {self.z_loss}."
             )
 
     @property
@@ -68,6 +70,7 @@ class NextTokenTask(ByteTask):
     higher_is_better = False
     score_name = "accuracy"
     explain_as = "classification"
+    explains_outputs = True
     answer_fields = ("text", "probability", "blanks")
     optional_answer_fields = ()
 
@@ -75,6 +78,11 @@ class NextTokenTask(ByteTask):
     def main_metric(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Bits for each token, named after what it stands for: `bits_per_byte`."""
         return f"bits_per_{self.config.vocabulary.unit}"
+
+    @property
+    def has_classes(self) -> bool:
+        """Tokens are no classes: by default the roll-up is shown, and the elements cannot be deleted one by one."""
+        return False
 
     @property
     def generates_text(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -97,7 +105,9 @@ class NextTokenTask(ByteTask):
             end = int(torch.randint(first, ids.shape[1] + 1, ()))
             ids, real = ids[:, :end], real[:, :end]
         tokens = torch.cat([torch.full_like(ids[:, :1], vocabulary.start), ids[:, :-1]], dim=1)
-        tokens, following, left = _aligned(tokens, ids, real)
+        following = ids.clone()
+        following[:, : self.config.context] = IGNORED
+        tokens, following, left = _aligned(tokens, following, real)
         return TaskBatch(
             inputs={**inputs, name: tokens},
             masks=masks if bool(left.all()) and name not in masks else {**masks, name: left},
@@ -166,12 +176,9 @@ class NextTokenTask(ByteTask):
         tokens = request.batch.inputs[name].cpu()
         mask = request.batch.masks.get(name)
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.cpu()
-        logits = outputs[:, -1].float()
-        special = sorted({*range(vocabulary.size)} - {*vocabulary.data_tokens})
-        logits[:, special] = -math.inf
-        shares = logits.softmax(dim=-1).cpu()
+        shares = self._next_logits(outputs).softmax(dim=-1).cpu()
         for row, title in enumerate(request.names):
-            most = min(max(request.top, 1), len(vocabulary.data_tokens))
+            most = min(max(request.top, 1), len(vocabulary.data_tokens), shares.shape[1])
             best = shares[row].topk(most)
             found = best.indices.tolist()
             names = (vocabulary.token_name(token) for token in found)
@@ -196,14 +203,37 @@ class NextTokenTask(ByteTask):
         )
 
     def check_explainable(self) -> None:
-        """Refuse: attention to the tokens before is not kept.
+        """Refuse sequences that are no texts, which no view shows.
 
         Raises:
-            ValueError: Always.
+            ValueError: If the vocabulary is none of texts.
         """
-        raise ValueError(
-            "Predictions of the next token cannot be explained yet: expected a run with labels or masked bytes."
-        )
+        vocabulary = self.config.vocabulary
+        if not vocabulary.is_text:
+            raise ValueError(
+                f"Predictions of the next token of {vocabulary.units} cannot be explained yet: expected a run on "
+                "texts, or one with labels or masked bytes."
+            )
+
+    def explained_output(
+        self,
+        inputs: Tensors,
+        masks: Tensors,
+        outputs: Any,
+        query: int | None,
+    ) -> tuple[tuple[str, ...], Float[Tensor, " n"]]:
+        """Return name and probability of each possible next token."""
+        logits = self._next_logits(outputs)[0]
+        kept = [token for token in self.config.vocabulary.data_tokens if token < len(logits)]
+        names = tuple(self.config.vocabulary.token_name(token) for token in kept)
+        return names, logits.softmax(dim=-1)[kept]
+
+    def _next_logits(self, outputs: Float[Tensor, "B n K"]) -> Float[Tensor, "B k"]:
+        """Return the logits of the next token, minus infinity for special ones."""
+        vocabulary = self.config.vocabulary
+        logits = outputs[:, -1, : vocabulary.size].float()
+        special = sorted({*range(vocabulary.size)} - {*vocabulary.data_tokens})
+        return logits.index_fill(1, torch.tensor(special, device=logits.device), -math.inf)
 
 
 class NextTokenMeter(ByteMeter):

@@ -44,7 +44,8 @@ class CrossAttentionMap:
             zero if no element is real. Zero at padding.
         heads: The same for each head.
         weights: For each head and chosen latent, its attention to each element.
-        head_scores: The same before the softmax. Minus infinity at padding.
+        head_scores: The same before the softmax. Minus infinity at padding; NaN at elements that a latent may not
+            attend to.
     """
 
     name: str

@@ -13,15 +13,11 @@ import torch
 from torch import nn
 
 from perceivers.data.base import nearest
-from perceivers.explain.attribution.attribute import (
-    MAPS,
-    Attribution,
-    attribute,
-    select_map,
-)
+from perceivers.explain.attribution.attribute import MAPS, Attribution, select_map
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.attribution.faithfulness import class_index
-from perceivers.explain.attribution.rollup import QueryAttribution, relevance, trace_query
+from perceivers.explain.attribution.methods import attribution_methods
+from perceivers.explain.attribution.rollup import QueryAttribution, trace_query
 from perceivers.explain.attribution.sample import ReadSample, read_sample
 from perceivers.explain.contents.base import Content, ModelInput, View, content_of
 from perceivers.hub.checkpoint import Saved, load
@@ -72,15 +68,20 @@ def explain_sample(
     inputs, masks = sample.to(next(model.parameters()).device)
     config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(members_of(model)[0], inputs, masks)
-    chosen = _chosen_latents(latents, model.encoder, segments[-1].end, alone[0])
+    methods = attribution_methods(learned)
+    # The elements of an encoder without latents are its latents.
+    count = getattr(model.encoder.config, "num_latents", None) or segments[-1].end
+    if methods.num_latents is not None:
+        count = methods.num_latents(model, inputs, masks or None)
+    chosen = _chosen_latents(latents, count, alone[0])
     blank = learned.explained_query(inputs)
     kind, index = _map_of(learned, map, about)
     which: dict[str, Any] = {"output": output, "query": blank}
-    found = attribute(model, inputs, masks or None, latents=chosen, **which)
+    found = methods.attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
     summary = (
-        relevance(model, inputs, masks or None, index=index, **which)
+        methods.relevance(model, inputs, masks or None, index=index, **which)
         if kind == "class"
         else found.summary(kind)
     )
@@ -91,7 +92,7 @@ def explain_sample(
         raise NonFiniteOutputError(sample.name, in_weights=_has_non_finite_weights(model))
     query = None if blank is None else trace_query(model, inputs, masks, query=blank)
     if kind == "class" and about is None:
-        about = names[int(values.argmax()) if learned.has_classes else 0]
+        about = names[0 if learned.explain_as == "regression" else int(values.argmax())]
     title = MAPS[kind].format(about=about)
     return Explanation(
         name=sample.name,
@@ -145,18 +146,14 @@ def _map_of(task: Task, kind: str | None, about: str | None) -> tuple[str, int |
         raise ValueError(f"A map of {kind} is of no class: leave out the class, or the map.")
     kind = kind or ("class" if about is not None or task.has_classes else "rollup")
     index = class_index(task.config, about)
-    if index is None and task.explains_outputs and not task.has_classes:
+    if index is None and task.explains_outputs and task.explain_as == "regression":
         index = 0
     return kind, index
 
 
-def _chosen_latents(
-    wanted: int | Sequence[int], encoder: Any, num_elements: int, also: int | None
-) -> tuple[int, ...]:
+def _chosen_latents(wanted: int | Sequence[int], count: int, also: int | None) -> tuple[int, ...]:
     """Return the indices of latents: `wanted`, or that many spread evenly over all, and `also`."""
     if isinstance(wanted, int):
-        # The elements of an encoder without latents are its latents.
-        count = getattr(encoder.config, "num_latents", None) or num_elements
         wanted = max(min(wanted, count), 1)
         chosen = tuple(round((i + 0.5) * count / wanted - 0.5) for i in range(wanted))
     else:
