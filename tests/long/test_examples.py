@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import torchrun
+from support.models import save_generating
 from support.runs import make_finished_run, make_image_folder
 
 pytestmark = pytest.mark.quick
@@ -37,6 +38,12 @@ def test_a_custom_head_estimates_its_error():
     error, deviation = load("custom_head").main(steps=12)
     assert 0 < error < 0.5
     assert 0 < deviation < 1
+
+
+def test_a_text_is_printed_as_it_is_generated(tmp_path, capsys):
+    run = save_generating(tmp_path / "run")
+    found = load("generate_text").main(str(run), "the cat", length=9)
+    assert capsys.readouterr().out == f"the cat{found}\n"
 
 
 def test_a_custom_task_works_everywhere(tmp_path):

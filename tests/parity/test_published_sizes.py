@@ -178,3 +178,16 @@ def test_audioset_has_the_published_elements_and_widths(recipe, elements, channe
     assert model.input_channels == channels
     assert model.encoder.config.num_cross_attends == 2
     assert sum(len(block) for block in model.encoder.blocks) == 16  # nothing is shared
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("enwik8_ar", 30_690_816 + 6 * 2 * 512),  # our special tokens
+        ("wikitext_ar", 30_563_078),
+        ("c4_ar", 453_950_720),
+        ("copy_131072", 89_757_955),  # without the fixed table of 134,218,752 sinusoids
+    ],
+)
+def test_perceiver_ar_has_the_weights_of_its_sources(name, published):
+    assert count(get_recipe(name).model_config()) == published

@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "Compare runs: metrics, curves, cost, settings that differ.",
     "report": "Write a run as an HTML page: metrics, curves, cost, examples.",
     "serve": "Serve a run over HTTP: a page, predictions and explanations as JSON.",
+    "make-copy-data": "Write texts of the copy task.",
     "make-flow-data": "Write synthetic frame pairs with their optical flow.",
     "shard": "Write data as Parquet shards, to copy or to stream.",
     "convert": "Convert published weights of Hugging Face or DeepMind to a run.",

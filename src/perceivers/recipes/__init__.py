@@ -2,7 +2,16 @@
 
 from perceivers.recipes import autoencode, own_data
 from perceivers.recipes import hip as own_hip
-from perceivers.recipes.published import audioset, flow, glue, hip, imagenet, language, modelnet
+from perceivers.recipes.published import (
+    audioset,
+    flow,
+    glue,
+    hip,
+    imagenet,
+    language,
+    language_ar,
+    modelnet,
+)
 from perceivers.recipes.registry import (
     OptimConfig,
     Recipe,
@@ -23,6 +32,7 @@ __all__ = [
     "hip",
     "imagenet",
     "language",
+    "language_ar",
     "list_recipes",
     "modelnet",
     "own_data",
