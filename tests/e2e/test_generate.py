@@ -109,6 +109,41 @@ def test_wrong_arguments(run, capsys, arguments, status, message):
     assert "Traceback" not in found
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--prompt", ""],
+        ["--temperature", "0"],
+        ["--temperature", "1e-300"],
+        ["--top-p", "0"],
+        ["--top-k", "9999"],
+        ["--num-latents", "1"],
+        ["--prompt", "é" * 100],
+    ],
+)
+def test_settings_at_their_limits_give_a_text(run, capsys, flags):
+    assert main(["generate", str(run), "--length", "3", "--format", "json", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["continuation"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "message"),
+    [
+        ("a", {"length": 0}, "at least one token, got length=0"),
+        ("a", {"num_latents": 99}, "num_latents from 1 to 16, got 99"),
+        ("a", {"top_p": 2}, "top_p from 0 to 1, got 2"),
+        ("a", {"temperature": float("nan")}, "temperature of 0"),
+    ],
+)
+def test_wrong_arguments_in_python(run, prompts, settings, message):
+    predictor = pv.load(run)
+    with pytest.raises(ValueError, match=message):
+        predictor.generate(prompts, **settings)
+    assert predictor.generate([]) == []
+    with pytest.raises(ValueError, match="at least one prompt"):
+        list(pv.generate_bytes(predictor, []))
+
+
 def test_another_run_does_not_generate(capsys, tmp_path):
     rows = [{"x": float(i), "y": "ab"[i % 2]} for i in range(40)]
     table = {name: [row[name] for row in rows] for name in rows[0]}

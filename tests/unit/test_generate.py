@@ -107,3 +107,14 @@ def test_a_context_that_is_too_long_is_refused(model):
         model(torch.zeros(1, 11, dtype=torch.long))
     with pytest.raises(ValueError, match="1 to 10 tokens"):
         model(torch.zeros(1, 0, dtype=torch.long))
+
+
+def test_nothing_is_left_out_of_a_sequence_that_fits_into_the_context(model):
+    generator = TokenGenerator(model, [[1, 2, 3]], length=8, config=GenerationConfig(seed=2))
+    for _ in generator:
+        pass
+    assert generator.start == 0
+    longer = TokenGenerator(model, [[1, 2, 3]], length=9, config=GenerationConfig(seed=2))
+    for _ in longer:
+        pass
+    assert longer.start > 0

@@ -193,7 +193,8 @@ class TokenGenerator:
             count = max(self.num_latents // 2, 1) if is_reset else self.num_latents
         if is_reset and grows:
             return self.start, count, True  # for which the last reset has left room
-        room = self.num_latents - count if is_reset else 0
+        # Room for the tokens up to the next reset, or to the last one.
+        room = min(self.num_latents - count, max(self.left - 1, 0)) if is_reset else 0
         start = max(self.start, total - (longest - room))
         return start, min(count, total - start), grows and start == self.start
 
