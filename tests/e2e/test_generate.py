@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 import perceivers as pv
 from perceivers.cli.main import main
+from perceivers.evaluation.generate import generate_bytes
 from perceivers.models.generate import GenerationConfig
 from perceivers.server.access import AccessRules
 from perceivers.server.app import create_app
@@ -141,7 +142,7 @@ def test_wrong_arguments_in_python(run, prompts, settings, message):
         predictor.generate(prompts, **settings)
     assert predictor.generate([]) == []
     with pytest.raises(ValueError, match="at least one prompt"):
-        list(pv.generate_bytes(predictor, []))
+        generate_bytes(predictor, [])
 
 
 def test_another_run_does_not_generate(capsys, tmp_path):

@@ -10,17 +10,20 @@ from benchmarks.serving import serving
 
 from perceivers.hub.checkpoint import load, save
 from support.docs import ROOT
-from support.models import save_untrained
+from support.models import save_generating, save_untrained
 
 HOOKS = Path(__file__).parents[1] / "support" / "schemathesis_hooks.py"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kinds", "token"), [(("image",), ""), (("image", "text", "table"), "secret")]
+    ("kinds", "token"),
+    [(("image",), ""), (("image", "text", "table"), "secret"), (("generated text",), "secret")],
 )
 def test_no_check_of_the_description_fails(kinds, token, tmp_path, monkeypatch):
-    run = save_untrained(tmp_path / "run", *kinds)
+    is_generating = kinds == ("generated text",)
+    run = tmp_path / "run"
+    save_generating(run) if is_generating else save_untrained(run, *kinds)
     if "table" in kinds:
         found = load(run)
         fields = {"columns": ["age", "color"], "kinds": ["number", "category"]}
@@ -33,7 +36,7 @@ def test_no_check_of_the_description_fails(kinds, token, tmp_path, monkeypatch):
     with serving(run) as (address, _):
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
         command += ["--checks", "all", "--seed", "0", "--max-examples", "20", "--no-color"]
-        if "text" in kinds:
+        if "text" in kinds or is_generating:
             # A form has no types: a number in the field of a text is a text, which Schemathesis takes for an error.
             command += ["--exclude-checks", "negative_data_rejection"]
         command += ["--continue-on-failure", "-H", f"Authorization: Bearer {token or 'none'}"]

@@ -69,10 +69,7 @@ def explain_sample(
     config.check_sample({name: x[0] for name, x in inputs.items()}, sample.name)
     segments = segments_of(members_of(model)[0], inputs, masks)
     methods = attribution_methods(learned)
-    # The elements of an encoder without latents are its latents.
-    count = getattr(model.encoder.config, "num_latents", None) or segments[-1].end
-    if methods.num_latents is not None:
-        count = methods.num_latents(model, inputs, masks or None)
+    count = methods.count_latents(model, inputs, masks or None) or segments[-1].end
     chosen = _chosen_latents(latents, count, alone[0])
     blank = learned.explained_query(inputs)
     kind, index = _map_of(learned, map, about)
@@ -80,11 +77,9 @@ def explain_sample(
     found = methods.attribute(model, inputs, masks or None, latents=chosen, **which)
     place = None if alone[0] is None else chosen.index(alone[0])
     found = replace(found, maps=[select_map(one, place, alone[1]) for one in found.maps])
-    summary = (
-        methods.relevance(model, inputs, masks or None, index=index, **which)
-        if kind == "class"
-        else found.summary(kind)
-    )
+    summary = None if kind == "class" else found.summary(kind)
+    if summary is None:
+        summary = methods.relevance(model, inputs, masks or None, index=index, **which)
     outputs = _averaged(saved, whole, inputs, masks) if saved.config.mirrored else found.outputs
     selected = outputs if output is None else outputs[output]
     names, values = learned.explained_output(inputs, masks, selected, blank)

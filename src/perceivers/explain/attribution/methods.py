@@ -12,6 +12,10 @@ from perceivers.tasks.base import Task
 from perceivers.typing import Tensor
 
 
+def _configured_latents(model: Any, *_: Any) -> int | None:
+    return getattr(model.encoder.config, "num_latents", None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttributionMethods:
     """Functions that attribute the output of a model for one sample.
@@ -19,19 +23,19 @@ class AttributionMethods:
     Attributes:
         attribute: Outputs and attention, as of `perceivers.explain.attribution.attribute.attribute`.
         relevance: Map weighted by a gradient, as of `perceivers.explain.attribution.rollup.relevance`.
-        num_latents: Number of latents of a sample, from model, inputs and masks. None: that of the configuration.
+        count_latents: Number of latents of a sample, from model, inputs and masks. None: as many as there are elements.
     """
 
     attribute: Callable[..., Attribution] = attribute
     relevance: Callable[..., Tensor] = relevance
-    num_latents: Callable[..., int] | None = None
+    count_latents: Callable[..., int | None] = _configured_latents
 
 
 def _of_next_token(task: Task) -> AttributionMethods:
     return AttributionMethods(
         attribute=partial(attribute_tokens, task),
         relevance=partial(token_relevance, task),
-        num_latents=num_latents,
+        count_latents=num_latents,
     )
 
 

@@ -180,11 +180,14 @@ def token_relevance(
         index: Token whose logit is explained. By default the most probable one.
     """
     tokens, real = _tokens(task, inputs, masks)
+    vocabulary = task.config.vocabulary
     found: list[Tensor] = []
     for member in members_of(model):
         with torch.enable_grad():
             logits, layers = token_attention(_model_of(member), tokens)
-            wanted = int(logits[-1].argmax()) if index is None else index
+            known = [token for token in vocabulary.data_tokens if token < logits.shape[1]]
+            best = known[int(logits[-1, known].argmax())]
+            wanted = best if index is None else index
             gradients = torch.autograd.grad(logits[-1, wanted], [layer.weights for layer in layers])
         rows = layers[0].weights.new_zeros(1, layers[0].weights.shape[1])
         per_position = rows.shape[1] // len(logits)
