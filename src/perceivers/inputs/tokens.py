@@ -1,5 +1,6 @@
 """Texts and other sequences as tokens, which an autoregressive model embeds itself."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from perceivers.inputs.elements import Elements
 from perceivers.inputs.registry import register_input
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
+
+_EXAMPLE = 3  # a token of every vocabulary
 
 
 @configclass
@@ -56,4 +59,77 @@ class TokenInput(nn.Module):
         return torch.full((batch_size, self.num_elements), self.config.vocab_size - 1)
 
 
+class IndexedTokenInput(nn.Module, ABC):
+    """Base of adapters of tokens with rows of position tables, which a subclass computes from their places.
+
+    Args:
+        num_elements: Tokens at most.
+        num_axes: Number of position tables.
+    """
+
+    axes: tuple[int, ...]
+
+    def __init__(self, num_elements: int, num_axes: int) -> None:
+        super().__init__()
+        self.num_elements = num_elements
+        self.channels = 1 + num_axes
+        self.axes = (num_elements,)
+
+    @abstractmethod
+    def position_indices(self, places: Int[Tensor, "..."]) -> Int[Tensor, "... A"]:
+        """Return the rows of the position tables of tokens, by their places in a sequence: 0 is its start."""
+
+    def forward(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"] | None = None) -> Elements:
+        """Return tokens and the rows of their positions as the content of elements, B x L x (1 + A)."""
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        if mask is not None:
+            places = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+        content = torch.cat([ids[..., None], self.position_indices(places)], dim=-1)
+        return Elements(content.to(torch.float32), mask=mask)
+
+    def example(self, batch_size: int) -> Int[Tensor, "B L"]:
+        """Return the longest sequences, of one token."""
+        return torch.full((batch_size, self.num_elements), _EXAMPLE)
+
+
+@configclass
+class PixelTokenInputConfig:
+    """Every channel of every pixel is an element: a token of the vocabulary `pixels`.
+
+    Attributes:
+        size: Height and width in pixels. None: taken from the data before the model is built.
+        num_channels: 3 for RGB, 1 for gray. None: taken from the data.
+    """
+
+    kind: Literal["pixel_tokens"] = "pixel_tokens"
+    size: tuple[int, int] | None = None
+    num_channels: int | None = None
+
+
+class PixelTokenInput(IndexedTokenInput):
+    """Passes the tokens of pixels on, with the rows of three position tables: of row, column and channel.
+
+    The first pixel has row 2 of each table, the start of an image row 1, as in DeepMind's release; its padding row 0.
+
+    Raises:
+        ValueError: If the size or the number of channels is not known.
+    """
+
+    def __init__(self, config: PixelTokenInputConfig) -> None:
+        if config.size is None or config.num_channels is None:
+            raise ValueError(f"Expected size and num_channels of the images, got {config}.")
+        height, self.width = config.size
+        self.num_channels = config.num_channels
+        super().__init__(height * self.width * self.num_channels, num_axes=3)
+
+    def position_indices(self, places: Int[Tensor, "..."]) -> Int[Tensor, "... 3"]:
+        """Return row, column and channel of each place, counted from 2; those of the start are 1."""
+        value = places - 1
+        cells = value.div(self.num_channels, rounding_mode="floor")
+        rows = cells.div(self.width, rounding_mode="floor")
+        found = torch.stack([rows, cells % self.width, value % self.num_channels], dim=-1) + 2
+        return found.where(places[..., None] > 0, 1)
+
+
 register_input(TokenInputConfig, TokenInput, preprocess="text", joins_columns=True)
+register_input(PixelTokenInputConfig, PixelTokenInput, preprocess="image")

@@ -17,6 +17,8 @@ from perceivers.typing import Float, Tensor
 class AutoregressiveEncoder(ElementEncoder):
     """Latents of a Perceiver AR from tokens, which are the content of the elements.
 
+    The first channel of an element is its token, all others its rows in the tables of learned positions.
+
     Args:
         config: Architecture.
     """
@@ -40,8 +42,9 @@ class AutoregressiveEncoder(ElementEncoder):
             raise ValueError(
                 f"A Perceiver AR reads one sequence of tokens; got {len(segments)} modalities."
             )
-        tokens = segments[0].content[..., 0].long()
-        return self.model.hidden(tokens, segments[0].mask)
+        content = segments[0].content.long()
+        indices = content[..., 1:] if content.shape[2] > 1 else None
+        return self.model.hidden(content[..., 0], segments[0].mask, indices=indices)
 
 
 @configclass

@@ -1,6 +1,6 @@
 """Recipes: registered configurations of runs. Importing this package registers all built-in recipes."""
 
-from perceivers.recipes import autoencode, own_data
+from perceivers.recipes import autoencode, autoregressive, own_data
 from perceivers.recipes import hip as own_hip
 from perceivers.recipes.published import (
     audioset,
@@ -8,6 +8,7 @@ from perceivers.recipes.published import (
     glue,
     hip,
     imagenet,
+    imagenet64_ar,
     language,
     language_ar,
     modelnet,
@@ -26,11 +27,13 @@ __all__ = [
     "TrainingConfig",
     "audioset",
     "autoencode",
+    "autoregressive",
     "flow",
     "get_recipe",
     "glue",
     "hip",
     "imagenet",
+    "imagenet64_ar",
     "language",
     "language_ar",
     "list_recipes",

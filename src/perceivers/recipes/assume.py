@@ -36,6 +36,7 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
     filled = replace(
         recipe,
         inputs=inputs,
+        encoder=task.fit_encoder(recipe.encoder),
         preprocess=preprocess,
         output=output.fit_to(parts),
         task=task,
@@ -57,10 +58,10 @@ def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], lis
             key: value for key, value in known.items() if getattr(config, key) in (None, (), {})
         }
         if missing:
-            preprocess[name] = config = replace(config, **missing)
+            config = replace(config, **missing)
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
-        inputs[name] = fill_input(part, config)
+        preprocess[name], inputs[name] = config, fill_input(part, config)
     preprocess |= {
         name: with_input_size(preprocess[name], inputs) for name in recipe.task.target_modalities
     }

@@ -581,7 +581,10 @@ def fill_task(recipe: Recipe, target: TargetInfo, preprocess: Mapping[str, Any])
     task = fit_to_target(recipe.task, target).fit_to_inputs(inputs, preprocess)
     output = recipe.output.fit_to_inputs(inputs).fit_to(task.output_parts())
     augment = task.fit_augment(recipe.augment)
-    return replace(recipe, inputs=inputs, task=task, output=output, augment=augment)
+    encoder = task.fit_encoder(recipe.encoder)
+    return replace(
+        recipe, inputs=inputs, encoder=encoder, task=task, output=output, augment=augment
+    )
 
 
 def fill_label(inputs: Mapping[str, Any], num_classes: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from perceivers.tasks import (
     multilabel,
     multitask,
     next_token,
+    pixel_vocabulary,
     regression,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "multilabel",
     "multitask",
     "next_token",
+    "pixel_vocabulary",
     "regression",
 ]

@@ -179,6 +179,10 @@ class BaseTaskConfig:
         """
         return dict(augment)
 
+    def fit_encoder(self, encoder: Any) -> Any:
+        """Return the configuration of the encoder with the sizes that the task determines."""
+        return encoder
+
     def output_parts(self) -> dict[str, OutputPart]:
         """Return the size of each output of the model that follows from the task, by its name.
 

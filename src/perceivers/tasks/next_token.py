@@ -1,7 +1,7 @@
 """Next token: an autoregressive model predicts each token of a sequence from those before it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +50,30 @@ class NextTokenTaskConfig(BaseTaskConfig):
                 "Expected a shortest_crop of at least 1, a context and a z_loss of at least 0, got "
                 f"{self.shortest_crop}, {self.context} and {self.z_loss}."
             )
+
+    def fit_to_inputs(
+        self,
+        inputs: Mapping[str, Any],
+        preprocess: Mapping[str, Any],
+    ) -> "NextTokenTaskConfig":
+        """Return the configuration with a vocabulary of the sequences' sizes.
+
+        Raises:
+            ValueError: If the vocabulary does not fit the sequences.
+        """
+        return replace(self, vocabulary=self.vocabulary.fit_to(preprocess[self.modality]))
+
+    def fit_encoder(self, encoder: Any) -> Any:
+        """Return the configuration of the encoder with the sizes that the vocabulary determines."""
+        return self.vocabulary.fit_encoder(encoder)
+
+    def check_sample(self, values: Mapping[str, Any], name: str) -> None:
+        """Check that the next token of a sample can be predicted.
+
+        Raises:
+            ValueError: If its vocabulary refuses.
+        """
+        self.vocabulary.check_sample(name)
 
     @property
     def chunked_modality(self) -> str | None:

@@ -1,7 +1,7 @@
 """Vocabularies: what the tokens of an autoregressive model stand for."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 
@@ -55,6 +55,34 @@ class BaseVocabulary:
             mask: Which elements are real. None: all.
         """
         raise NotImplementedError
+
+    def fit_to(self, preprocess: Any) -> Self:
+        """Return the vocabulary with its open fields taken from the complete preprocessing of the sequences.
+
+        Raises:
+            ValueError: If the sequences do not fit.
+        """
+        return self
+
+    def fit_encoder(self, encoder: Any) -> Any:
+        """Return the configuration of an autoregressive encoder with the sizes that the vocabulary determines."""
+        return encoder
+
+    def check_sample(self, name: str) -> None:
+        """Check that the next token of a sample can be predicted.
+
+        Raises:
+            ValueError: If not. The message has the name of the sample.
+        """
+
+    @property
+    def data_tokens(self) -> range:
+        """Tokens that stand for data: from `first` on. All others are special and never predicted."""
+        return range(self.first, self.size)
+
+    def allowed(self) -> Bool[Tensor, "P V"]:
+        """Return which tokens may be generated, at each place of a sequence; repeated with the period P."""
+        return torch.arange(self.size)[None] >= self.first
 
     def token_name(self, token: int) -> str:
         """Return the short name of a token for tables."""

@@ -131,8 +131,9 @@ class ImagePreprocessConfig(BasePreprocessConfig):
         return replace(self, size=size, num_channels=channels, mean=mean, std=std)
 
     def assumed(self) -> dict[str, Any]:
-        """Return the size that is assumed where no data are at hand."""
-        return {"size": (64, 64)}
+        """Return size and channels that are assumed where no data are at hand."""
+        side = min(64, self.max_side)
+        return {"size": (side, side), "num_channels": 3}
 
     def input_fields(self) -> dict[str, Any]:
         """Return size and channels."""

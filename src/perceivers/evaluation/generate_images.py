@@ -1,0 +1,135 @@
+"""Images drawn and completed by a run of an autoregressive model of pixels."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.image.decode import decode_image
+from perceivers.data.modalities.image.preprocess import as_pixels
+from perceivers.evaluation.generate import autoregressive_model
+from perceivers.inputs.tokens import IndexedTokenInput
+from perceivers.models.generate import GenerationConfig, TokenGenerator
+from perceivers.tasks.pixel_vocabulary import PixelVocabulary
+from perceivers.wording import counted
+
+if TYPE_CHECKING:
+    from perceivers.evaluation.predict import Predictor
+
+Pixels = npt.NDArray[np.uint8]
+
+_GAP, _GRID_SIDE = 1, 512  # pixels between images; a grid is enlarged up to this width and height
+
+
+def generate_images(
+    predictor: "Predictor",
+    prompt: Any = None,
+    *,
+    count: int = 1,
+    config: GenerationConfig | None = None,
+) -> Pixels:
+    """Return images drawn by a run of the recipe `image_ar`, n x Y x X x C, 0 to 255.
+
+    Args:
+        predictor: The run.
+        prompt: First rows of the images, which are completed: a file, or an array of y x X or y x X x C of uint8.
+            None: images are drawn from their first pixel on.
+        count: Number of images, n.
+        config: Temperature, selection of levels, seed, and numbers of latents.
+
+    Raises:
+        ValueError: If the run is another one, the prompt has another width or no row is left to draw, or a number is
+            out of range.
+        OSError: If the prompt cannot be read.
+    """
+    model = autoregressive_model(predictor)
+    vocabulary = _vocabulary(predictor)
+    if count < 1:
+        raise ValueError(f"Expected to draw at least one image, got count={count}.")
+    begun = _tokens(prompt, vocabulary)
+    adapter = cast(
+        "IndexedTokenInput", predictor.model.members[0].inputs[predictor.config.task.modality]
+    )
+    generator = TokenGenerator(
+        model,
+        [torch.cat([torch.tensor([vocabulary.start]), begun])] * count,
+        length=adapter.num_elements - len(begun),
+        config=config,
+        indices=adapter.position_indices(torch.arange(adapter.num_elements + 1)),
+        allowed=vocabulary.allowed(),
+    )
+    drawn = torch.stack(list(generator), dim=1).cpu()
+    tokens = torch.cat([begun.expand(count, -1), drawn], dim=1)
+    return vocabulary.images(tokens).numpy()
+
+
+def image_grid(images: Pixels) -> Image.Image:
+    """Return images side by side in a picture, in a square as far as possible, pixels enlarged.
+
+    Args:
+        images: n x Y x X x C, gray or RGB.
+    """
+    number, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(number))
+    rows = math.ceil(number / columns)
+    cell_height, cell_width = height + _GAP, width + _GAP
+    grid = np.full(
+        (rows * cell_height - _GAP, columns * cell_width - _GAP, channels), 128, np.uint8
+    )
+    for place, image in enumerate(images):
+        top, left = place // columns * cell_height, place % columns * cell_width
+        grid[top : top + height, left : left + width] = image
+    factor = max(_GRID_SIDE // max(grid.shape[:2]), 1)
+    grid = grid.repeat(factor, axis=0).repeat(factor, axis=1)
+    return Image.fromarray(grid[..., 0] if channels == 1 else grid)
+
+
+def _vocabulary(predictor: "Predictor") -> PixelVocabulary:
+    """Return the vocabulary of a run.
+
+    Raises:
+        ValueError: If it is not of pixels.
+    """
+    vocabulary = predictor.config.task.vocabulary
+    if not isinstance(vocabulary, PixelVocabulary):
+        raise ValueError(
+            f"{predictor.folder} was trained on {vocabulary.units} and draws no images. Expected a run of the recipe "
+            "image_ar: perceivers fit DATA --recipe image_ar."
+        )
+    return vocabulary
+
+
+def _tokens(prompt: Any, vocabulary: PixelVocabulary) -> torch.Tensor:
+    """Return the tokens of the first rows of an image.
+
+    Raises:
+        ValueError: If they do not fit the images of the vocabulary.
+    """
+    if prompt is None:
+        return torch.zeros(0, dtype=torch.long)
+    height, width, channels = vocabulary.shape
+    if isinstance(prompt, str | Path):
+        item = EncodedItem(str(prompt), path=Path(prompt))
+    else:
+        pixels = np.asarray(prompt)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
+            raise ValueError(
+                "Expected the first rows of an image as an array of y x X or y x X x C of uint8, got "
+                f"{pixels.dtype} of shape {pixels.shape}."
+            )
+        item = EncodedItem("the prompt", array=pixels)
+    image = decode_image(item, num_channels=channels)
+    if image.width != width or image.height >= height:
+        raise ValueError(
+            f"{item.name} has {counted(image.height, 'row')} of {image.width} pixels. Expected the first 1 to "
+            f"{height - 1} rows of {width} pixels of an image of {height} x {width} pixels, which are completed: "
+            "resize and crop it first."
+        )
+    values = torch.from_numpy(as_pixels(image)).permute(2, 0, 1)[None].float() / 255
+    plain = PixelVocabulary(levels=vocabulary.levels)
+    return plain.tokens(values, None)[0][0]
