@@ -50,7 +50,7 @@ def test_values_between_levels_are_rounded():
     tokens, _ = vocabulary.tokens(normalize_pixels(values, images), None)
     assert [vocabulary.token_name(token) for token in tokens[0].tolist()] == list("001123")
     assert vocabulary.images(tokens).flatten().tolist() == [0, 0, 85, 85, 170, 255]
-    assert vocabulary.allowed().tolist() == [[False] * 3 + [True] * 4]
+    assert list(vocabulary.data_tokens) == [3, 4, 5, 6]
 
 
 def test_positions_are_those_of_the_release():

@@ -12,13 +12,14 @@ from perceivers.cli.parsing import Device, check_numbers, parse, wrong_arguments
 from perceivers.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from perceivers.evaluation.generation_formats import GenerationFormat
+    from perceivers.evaluation.generation_formats import GenerationFormat, SampleFormat
     from perceivers.models.generate import GenerationConfig
 
 _EXAMPLES = """
   perceivers generate runs/plays --prompt "To be, or not"
   perceivers generate runs/plays --length 1000 --temperature 0.7 --out scene.txt
   perceivers generate runs/plays --prompt-file start.txt --seed 1 --format json
+  perceivers generate runs/digits --count 16 --out samples.png
 """
 
 
@@ -30,10 +31,11 @@ class Options:
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        prompt: Beginning of the text. By default none.
+        prompt: Beginning of the text; of images a file with their first rows. By default none.
         prompt_file: A file with the beginning.
-        length: Number of bytes to generate.
-        temperature: Divisor of the logits. 0: always the most probable byte.
+        length: Number of bytes to generate, by default 256; `all` for images, which are completed.
+        count: Number of samples, of images.
+        temperature: Divisor of the logits. 0: always the most probable byte. By default 0.8, of samples 1.
         top_p: Only the most probable bytes whose probabilities add up to this share are drawn.
         top_k: Only so many of the most probable bytes are drawn.
         seed: Seed of the random numbers.
@@ -46,8 +48,9 @@ class Options:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     prompt: str | None = None
     prompt_file: Path | None = None
-    length: int = 256
-    temperature: float = 0.8
+    length: int | Literal["all"] | None = None
+    count: Annotated[int | None, tyro.conf.arg(aliases=("--samples",))] = None
+    temperature: float | None = None
     top_p: float = 1.0
     top_k: int | None = None
     seed: int = 0
@@ -60,14 +63,17 @@ class Options:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options: Options = parse(Options, args, command="generate", examples=_EXAMPLES)
-    check_numbers("generate", options, {"length": 1, "top_k": 1, "num_latents": 1, "seed": 0})
+    smallest = {"count": 1, "top_k": 1, "num_latents": 1, "seed": 0}
+    check_numbers(
+        "generate", options, smallest | ({} if options.length == "all" else {"length": 1})
+    )
     if options.prompt is not None and options.prompt_file is not None:
         wrong_arguments("generate", "Expected --prompt or --prompt-file, got both.")
-    from perceivers.evaluation.generate import autoregressive_model, generate_tokens, is_cut
-    from perceivers.evaluation.generation_formats import generation_format
+    from perceivers.evaluation.generate import autoregressive_model
+    from perceivers.evaluation.generation_formats import SampleFormat, generation_format
     from perceivers.evaluation.predict import load_predictor
 
-    config = _sampling(options)
+    config = _sampling(options, 0.8)
     predictor = load_predictor(options.run, device=options.device)
     autoregressive_model(predictor)  # refuses other runs
     form = generation_format(predictor)
@@ -77,12 +83,32 @@ def run(args: Sequence[str]) -> int:
         prompt = form.prompt_of_file(options.prompt_file)
     elif options.prompt is not None:
         prompt = form.prompt_of_argument(options.prompt)
+    if isinstance(form, SampleFormat):
+        return _write_samples(options, form, prompt)
+    if options.count is not None or options.length == "all":
+        units = form.vocabulary.units
+        wrong_arguments(
+            "generate",
+            f"--count and --length all are for images, and this run was trained on {units}: expected a number of them, "
+            "--length 500.",
+        )
+    return _continue(options, form, prompt, config)
+
+
+def _continue(
+    options: Options, form: "GenerationFormat", prompt: Any, config: "GenerationConfig"
+) -> int:
+    """Continue one sequence, print or write it, and return the exit status."""
+    from perceivers.evaluation.generate import generate_tokens, is_cut
+    from perceivers.evaluation.generation_formats import DEFAULT_LENGTH
+
     begun = form.tokens(prompt)
-    if is_cut(predictor, begun):
+    if is_cut(form.predictor, begun):
         echo(
             "perceivers generate: the prompt is longer than the context; its end is read.", err=True
         )
-    rows = generate_tokens(predictor, [begun], length=options.length, config=config)
+    length = DEFAULT_LENGTH if options.length in (None, "all") else options.length
+    rows = generate_tokens(form.predictor, [begun], length=length, config=config)
     found = (row[0] for row in rows)
     if options.out is None and options.format == "text":
         echo(form.prompt_text(begun), end="")
@@ -93,13 +119,32 @@ def run(args: Sequence[str]) -> int:
     return _write(options, form, begun, list(found))
 
 
-def _sampling(options: Options) -> "GenerationConfig":
+def _write_samples(options: Options, form: "SampleFormat", prompt: Any) -> int:
+    """Draw samples, write them or print them as JSON, and return the exit status."""
+    from perceivers.evaluation.generation_formats import SampleSettings
+
+    samples = form.sample(
+        prompt,
+        SampleSettings(
+            length=None if options.length == "all" else options.length,
+            count=options.count,
+            config=_sampling(options, 1.0),
+        ),
+    )
+    if options.format == "json":
+        return _write_json(options, form.samples_json(samples), "Samples")
+    assert options.out is not None
+    echo(f"{form.save(samples, options.out)} in {options.out}", err=True)
+    return 0
+
+
+def _sampling(options: Options, temperature: float) -> "GenerationConfig":
     """Return the settings of sampling; end the command if a number is out of range."""
     from perceivers.models.generate import GenerationConfig
 
     try:
         return GenerationConfig(
-            temperature=options.temperature,
+            temperature=temperature if options.temperature is None else options.temperature,
             top_p=options.top_p,
             top_k=options.top_k,
             seed=options.seed,
@@ -113,18 +158,23 @@ def _write(
     options: Options, form: "GenerationFormat", prompt: Sequence[int], found: Sequence[int]
 ) -> int:
     """Write the result to a file, or print it as JSON, and return the exit status."""
+    if options.format == "json":
+        size = f"{len(found):,} {form.vocabulary.units}"
+        return _write_json(options, form.as_json(prompt, found), size)
+    assert options.out is not None
+    echo(f"{form.write(prompt, found, options.out)} in {options.out}", err=True)
+    return 0
+
+
+def _write_json(options: Options, result: dict[str, Any], size: str) -> int:
+    """Write a result as JSON, or print it, and return the exit status."""
     from perceivers.data.base import atomic_write_text
 
-    if options.format == "json":
-        text = json.dumps(form.as_json(prompt, found), ensure_ascii=False, indent=2)
-        if options.out is None:
-            echo(text)
-            return 0
-        atomic_write_text(options.out, f"{text}\n")
-        size = f"{len(found):,} {form.vocabulary.units}"
-    else:
-        assert options.out is not None
-        size = form.write(prompt, found, options.out)
+    text = json.dumps(result, ensure_ascii=False, indent=2)
+    if options.out is None:
+        echo(text)
+        return 0
+    atomic_write_text(options.out, f"{text}\n")
     echo(f"{size} in {options.out}", err=True)
     return 0
 

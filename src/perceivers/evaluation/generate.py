@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perceivers.evaluation.generation_formats import (
+    DEFAULT_LENGTH,
+    SampleFormat,
+    SampleSettings,
     byte_tokens,
     decode_utf8,
     generation_format,
     vocabulary_of,
 )
+from perceivers.inputs.tokens import IndexedTokenInput
 from perceivers.models.autoregressive import AutoregressiveEncoder
 from perceivers.models.generate import GenerationConfig, TokenGenerator, first_latents
 from perceivers.models.perceiver_ar import PerceiverAR
@@ -47,7 +51,15 @@ def generate_tokens(
     allowed = torch.zeros(1, size, dtype=torch.bool)
     allowed[:, [token for token in vocabulary.data_tokens if token < size]] = True
     tokens = [[vocabulary.start, *prompt] for prompt in prompts]
-    generator = TokenGenerator(model, tokens, length=length, config=config, allowed=allowed)
+    adapter = next(iter(predictor.model.members[0].inputs.values()))
+    indices = None
+    if isinstance(adapter, IndexedTokenInput):
+        indices = adapter.position_indices(torch.arange(max(map(len, tokens)) + length))
+        if len(set(map(len, tokens))) > 1:
+            raise ValueError("Expected prompts of one length for a model with tables of positions.")
+    generator = TokenGenerator(
+        model, tokens, length=length, config=config, indices=indices, allowed=allowed
+    )
     return (row.tolist() for row in generator)
 
 
@@ -55,7 +67,7 @@ def generate(
     predictor: "Predictor",
     prompts: Sequence[Any],
     *,
-    length: int = 256,
+    length: int | None = None,
     config: GenerationConfig | None = None,
 ) -> list[Any]:
     """Return the continuation of each prompt, in the form of the run's vocabulary.
@@ -66,7 +78,7 @@ def generate(
     Args:
         predictor: A run of the next token.
         prompts: Beginnings of sequences as the form reads them (`generation_format`): texts, for a run on texts.
-        length: Number of tokens.
+        length: Number of tokens. None: 256; of samples (`SampleFormat`) the default of their form.
         config: Temperature, selection of tokens, and numbers of latents.
 
     Raises:
@@ -74,6 +86,10 @@ def generate(
     """
     model, config = autoregressive_model(predictor), config or GenerationConfig()
     form = generation_format(predictor)
+    if isinstance(form, SampleFormat):
+        settings = SampleSettings(length=length, config=config)
+        return [form.sample(prompt, settings) for prompt in prompts]
+    length = DEFAULT_LENGTH if length is None else length
     begun = [form.tokens(prompt) for prompt in prompts]
     most = first_latents(model, config)
     groups: dict[int, list[int]] = {}

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,14 @@ from PIL import Image
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.decode import decode_image
 from perceivers.data.modalities.image.preprocess import as_pixels
-from perceivers.evaluation.generate import autoregressive_model
-from perceivers.inputs.tokens import IndexedTokenInput
-from perceivers.models.generate import GenerationConfig, TokenGenerator
+from perceivers.evaluation.generate import autoregressive_model, generate_tokens
+from perceivers.evaluation.generation_formats import (
+    SampleFormat,
+    SampleSettings,
+    register_format,
+    vocabulary_of,
+)
+from perceivers.models.generate import GenerationConfig
 from perceivers.tasks.pixel_vocabulary import PixelVocabulary
 from perceivers.wording import counted
 
@@ -47,25 +52,17 @@ def generate_images(
             out of range.
         OSError: If the prompt cannot be read.
     """
-    model = autoregressive_model(predictor)
+    autoregressive_model(predictor)  # refuses other runs
     vocabulary = _vocabulary(predictor)
     if count < 1:
         raise ValueError(f"Expected to draw at least one image, got count={count}.")
     begun = _tokens(prompt, vocabulary)
-    adapter = cast(
-        "IndexedTokenInput", predictor.model.members[0].inputs[predictor.config.task.modality]
-    )
-    generator = TokenGenerator(
-        model,
-        [torch.cat([torch.tensor([vocabulary.start]), begun])] * count,
-        length=adapter.num_elements - len(begun),
-        config=config,
-        indices=adapter.position_indices(torch.arange(adapter.num_elements + 1)),
-        allowed=vocabulary.allowed(),
-    )
-    drawn = torch.stack(list(generator), dim=1).cpu()
-    tokens = torch.cat([begun.expand(count, -1), drawn], dim=1)
-    return vocabulary.images(tokens).numpy()
+    left = math.prod(vocabulary.shape) - len(begun)
+    steps = generate_tokens(predictor, [begun] * count, length=left, config=config)
+    drawn = torch.tensor(list(steps)).T
+    return vocabulary.images(
+        torch.cat([torch.tensor([begun] * count).long(), drawn], dim=1)
+    ).numpy()
 
 
 def image_grid(images: Pixels) -> Image.Image:
@@ -95,7 +92,7 @@ def _vocabulary(predictor: "Predictor") -> PixelVocabulary:
     Raises:
         ValueError: If it is not of pixels.
     """
-    vocabulary = predictor.config.task.vocabulary
+    vocabulary = vocabulary_of(predictor)
     if not isinstance(vocabulary, PixelVocabulary):
         raise ValueError(
             f"{predictor.folder} was trained on {vocabulary.units} and draws no images. Expected a run of the recipe "
@@ -104,14 +101,14 @@ def _vocabulary(predictor: "Predictor") -> PixelVocabulary:
     return vocabulary
 
 
-def _tokens(prompt: Any, vocabulary: PixelVocabulary) -> torch.Tensor:
+def _tokens(prompt: Any, vocabulary: PixelVocabulary) -> list[int]:
     """Return the tokens of the first rows of an image.
 
     Raises:
         ValueError: If they do not fit the images of the vocabulary.
     """
     if prompt is None:
-        return torch.zeros(0, dtype=torch.long)
+        return []
     height, width, channels = vocabulary.shape
     if isinstance(prompt, str | Path):
         item = EncodedItem(str(prompt), path=Path(prompt))
@@ -132,4 +129,36 @@ def _tokens(prompt: Any, vocabulary: PixelVocabulary) -> torch.Tensor:
         )
     values = torch.from_numpy(as_pixels(image)).permute(2, 0, 1)[None].float() / 255
     plain = PixelVocabulary(levels=vocabulary.levels)
-    return plain.tokens(values, None)[0][0]
+    return plain.tokens(values, None)[0][0].tolist()
+
+
+class PixelFormat(SampleFormat):
+    """First rows of an image as prompts; the result are complete images, written as one picture."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".png",)
+
+    def sample(self, prompt: Any, settings: SampleSettings) -> Pixels:
+        """Return images, n x Y x X x C. Arguments and errors as of `generate_images`.
+
+        Raises:
+            ValueError: If a length or quantiles are given: images are always complete.
+        """
+        if settings.length is not None or settings.quantiles:
+            raise ValueError(
+                "Images are drawn to their last pixel and have no quantiles: expected no length (--length all) and no "
+                f"quantiles, got {settings.length} and {settings.quantiles}."
+            )
+        count = 1 if settings.count is None else settings.count
+        return generate_images(self.predictor, prompt, count=count, config=settings.config)
+
+    def samples_json(self, samples: Pixels) -> dict[str, Any]:
+        """Return the values of the pixels."""
+        return {"images": samples.tolist()}
+
+    def save(self, samples: Pixels, path: Path) -> str:
+        """Write the images side by side."""
+        image_grid(samples).save(path)
+        return counted(len(samples), "image")
+
+
+register_format("pixels", PixelFormat)

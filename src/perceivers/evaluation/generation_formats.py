@@ -2,11 +2,14 @@
 
 import codecs
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perceivers.data.base import atomic_write_text
+from perceivers.models.generate import GenerationConfig
 from perceivers.plugins import load_plugins
 from perceivers.tasks.vocabulary import BaseVocabulary
 
@@ -84,6 +87,71 @@ class GenerationFormat:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """Settings of samples.
+
+    Attributes:
+        length: Number of tokens or steps. None: the default of the form.
+        count: Number of samples. None: the default of the form.
+        quantiles: Quantiles of the samples that are written, from 0 to 1. Empty: the default of the form.
+        config: Temperature, selection of tokens, seed, and numbers of latents.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    length: int | None = None
+    count: int | None = None
+    quantiles: tuple[float, ...] = ()
+    config: GenerationConfig = field(default_factory=GenerationConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("length", "count"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"Expected {name} of at least 1, got {value}.")
+        if any(not 0 <= one <= 1 for one in self.quantiles):
+            raise ValueError(f"Expected quantiles from 0 to 1, got {self.quantiles}.")
+
+
+class SampleFormat(GenerationFormat):
+    """Base class of forms whose results are several samples that begin with one prompt: images, paths of a series."""
+
+    def prompt_of_argument(self, argument: str) -> Path:
+        """Return the file that `--prompt` names."""
+        return Path(argument)
+
+    def prompt_of_file(self, path: Path) -> Path:
+        """Return the file."""
+        return path
+
+    def sample(self, prompt: Any, settings: SampleSettings) -> Any:
+        """Return samples that continue a prompt, for callers in Python. None is an empty one.
+
+        Raises:
+            ValueError: If the prompt cannot be read, or does not fit the run.
+        """
+        raise NotImplementedError
+
+    def samples_json(self, samples: Any) -> dict[str, Any]:
+        """Return the result of `sample` as plain data."""
+        raise NotImplementedError
+
+    def save(self, samples: Any, path: Path) -> str:
+        """Write the result of `sample` and return its size, in words.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        raise NotImplementedError
+
+
+DEFAULT_LENGTH = 256
+"""Number of tokens to generate, where a form has no other default."""
+
+_BUILT_IN = {"pixels": "perceivers.evaluation.generate_images"}
+"""Modules that register the form of a vocabulary of this package, imported when it is used."""
+
 _FORMATS: dict[str, type[GenerationFormat]] = {}
 
 
@@ -119,6 +187,8 @@ def generation_format(predictor: "Predictor") -> GenerationFormat:
     """
     load_plugins()
     kind = vocabulary_of(predictor).kind
+    if kind in _BUILT_IN:
+        import_module(_BUILT_IN[kind])
     if kind not in _FORMATS:
         raise ValueError(
             f"Sequences of the vocabulary '{kind}' cannot be written: expected one of {', '.join(_FORMATS)}. Register "

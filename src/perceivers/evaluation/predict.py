@@ -205,14 +205,14 @@ class Predictor:
         vectors = np.stack([one.vector for one in found]) if found else np.zeros((0, 0), np.float32)
         return Embeddings(names=tuple(one.name for one in found), vectors=vectors)
 
-    def generate(self, prompts: Any = "", *, length: int = 256, **settings: Any) -> Any:
+    def generate(self, prompts: Any = "", *, length: int | None = None, **settings: Any) -> Any:
         """Return the continuation of a prompt, or of each of several, by a run of the next token (recipe `text_ar`).
 
         For texts, `perceivers.generate_text` yields it character by character.
 
         Args:
             prompts: Beginning of a sequence, or a list of several; an empty one begins a sequence. For texts a string.
-            length: Number of tokens; for texts of bytes.
+            length: Number of tokens; for texts of bytes. None: 256; images are completed.
             settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
 
         Returns:

@@ -1,7 +1,7 @@
 """Recipes of autoregressive models of a user's own images and series."""
 
 from perceivers.data.base import DataConfig
-from perceivers.data.modalities.image.modality import ImagePreprocessConfig
+from perceivers.data.modalities.image.modality import ImageAugmentConfig, ImagePreprocessConfig
 from perceivers.inputs.tokens import PixelTokenInputConfig
 from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
@@ -43,6 +43,7 @@ def image_ar(size: str = "tiny") -> Recipe:
             modality="image", vocabulary=PixelVocabulary(), shortest_crop=latents
         ),
         preprocess={"image": ImagePreprocessConfig(max_side=32)},
+        augment={"image": ImageAugmentConfig(crop_scale=None, flip=False)},
         data=DataConfig(target="nothing"),
         optim=own_optim(1e-3),
         training=TrainingConfig(batch_size=32),

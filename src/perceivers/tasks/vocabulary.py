@@ -75,15 +75,6 @@ class BaseVocabulary:
             ValueError: If not. The message has the name of the sample.
         """
 
-    @property
-    def data_tokens(self) -> range:
-        """Tokens that stand for data: from `first` on. All others are special and never predicted."""
-        return range(self.first, self.size)
-
-    def allowed(self) -> Bool[Tensor, "P V"]:
-        """Return which tokens may be generated, at each place of a sequence; repeated with the period P."""
-        return torch.arange(self.size)[None] >= self.first
-
     def token_name(self, token: int) -> str:
         """Return the short name of a token for tables."""
         raise NotImplementedError
