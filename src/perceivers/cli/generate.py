@@ -20,6 +20,7 @@ _EXAMPLES = """
   perceivers generate runs/plays --length 1000 --temperature 0.7 --out scene.txt
   perceivers generate runs/plays --prompt-file start.txt --seed 1 --format json
   perceivers generate runs/digits --count 16 --out samples.png
+  perceivers generate runs/sales --prompt sales.csv --length 24 --out forecast.png
 """
 
 
@@ -31,10 +32,11 @@ class Options:
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        prompt: Beginning of the text; of images a file with their first rows. By default none.
+        prompt: Beginning of the text; a file with the first rows of images, or with a series. By default none.
         prompt_file: A file with the beginning.
-        length: Number of bytes to generate, by default 256; `all` for images, which are completed.
-        count: Number of samples, of images.
+        length: Number of bytes to generate, by default 256; `all` for images, which are completed; steps of a series.
+        count: Number of images, by default 1; of paths of a series, by default 100.
+        quantiles: Quantiles of the paths of a series that are written, by default 0.1 0.5 0.9.
         temperature: Divisor of the logits. 0: always the most probable byte. By default 0.8, of samples 1.
         top_p: Only the most probable bytes whose probabilities add up to this share are drawn.
         top_k: Only so many of the most probable bytes are drawn.
@@ -50,6 +52,7 @@ class Options:
     prompt_file: Path | None = None
     length: int | Literal["all"] | None = None
     count: Annotated[int | None, tyro.conf.arg(aliases=("--samples",))] = None
+    quantiles: tuple[float, ...] = ()
     temperature: float | None = None
     top_p: float = 1.0
     top_k: int | None = None
@@ -85,12 +88,12 @@ def run(args: Sequence[str]) -> int:
         prompt = form.prompt_of_argument(options.prompt)
     if isinstance(form, SampleFormat):
         return _write_samples(options, form, prompt)
-    if options.count is not None or options.length == "all":
+    if options.count is not None or options.quantiles or options.length == "all":
         units = form.vocabulary.units
         wrong_arguments(
             "generate",
-            f"--count and --length all are for images, and this run was trained on {units}: expected a number of them, "
-            "--length 500.",
+            "--count, --quantiles and --length all are for images and series, and this run was trained on "
+            f"{units}: expected a number of them, --length 500.",
         )
     return _continue(options, form, prompt, config)
 
@@ -123,14 +126,16 @@ def _write_samples(options: Options, form: "SampleFormat", prompt: Any) -> int:
     """Draw samples, write them or print them as JSON, and return the exit status."""
     from perceivers.evaluation.generation_formats import SampleSettings
 
-    samples = form.sample(
-        prompt,
-        SampleSettings(
+    try:
+        settings = SampleSettings(
             length=None if options.length == "all" else options.length,
             count=options.count,
+            quantiles=options.quantiles,
             config=_sampling(options, 1.0),
-        ),
-    )
+        )
+    except ValueError as error:
+        wrong_arguments("generate", str(error))
+    samples = form.sample(prompt, settings)
     if options.format == "json":
         return _write_json(options, form.samples_json(samples), "Samples")
     assert options.out is not None

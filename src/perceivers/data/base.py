@@ -81,6 +81,7 @@ class DataConfig:
             the kind; `*` stands for all other columns but the label.
         files: Folder of the files whose names without suffix are in a column of the table.
         suffix: Suffix of these files, `.jpg`. By default the only one in the folder.
+        series_files: Each table file is one series, whose rows are its time steps, instead of a sample for each row.
         split_column: Column that divides the rows into splits.
         test: Value of `split_column` in the test split.
         group: Column whose values never occur on both sides of a split (a subject, a session).
@@ -99,6 +100,7 @@ class DataConfig:
     columns: dict[str, str] | None = None
     files: str | None = None
     suffix: str | None = None
+    series_files: bool = False
     split_column: str | None = None
     test: str | None = None
     group: str | None = None

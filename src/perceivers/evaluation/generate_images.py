@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.image.decode import decode_image
 from perceivers.data.modalities.image.preprocess import as_pixels
@@ -157,7 +158,8 @@ class PixelFormat(SampleFormat):
 
     def save(self, samples: Pixels, path: Path) -> str:
         """Write the images side by side."""
-        image_grid(samples).save(path)
+        with atomic_write(path) as new:
+            image_grid(samples).save(new, format="png")
         return counted(len(samples), "image")
 
 

@@ -149,7 +149,10 @@ class SampleFormat(GenerationFormat):
 DEFAULT_LENGTH = 256
 """Number of tokens to generate, where a form has no other default."""
 
-_BUILT_IN = {"pixels": "perceivers.evaluation.generate_images"}
+_BUILT_IN = {
+    "pixels": "perceivers.evaluation.generate_images",
+    "series_values": "perceivers.evaluation.forecast",
+}
 """Modules that register the form of a vocabulary of this package, imported when it is used."""
 
 _FORMATS: dict[str, type[GenerationFormat]] = {}

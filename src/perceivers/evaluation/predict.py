@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.prediction import NonFiniteOutputError, Prediction, finite_rows
 from perceivers.tasks.registry import build_task
 from perceivers.wording import counted, names_text
+
+if TYPE_CHECKING:
+    from perceivers.evaluation.forecast import Forecast
 
 Result = TypeVar("Result", Prediction, Embedding)
 Compute = Callable[[Sequence[ReadSample]], Sequence[Result | Exception]]
@@ -227,6 +230,33 @@ class Predictor:
         each = cast("list[Any]", list(prompts) if is_several else [prompts])
         found = generate(self, each, length=length, config=GenerationConfig(**settings))
         return found if is_several else found[0]
+
+    def forecast(
+        self,
+        series: Any,
+        length: int | None = None,
+        *,
+        samples: int = 100,
+        quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+        **settings: Any,
+    ) -> "Forecast":
+        """Return sampled paths of the next values of a series, by a run of the recipe `series_ar`.
+
+        Args:
+            series: A file, an array of L or L x C values, or a mapping of columns; NaN where a value is missing.
+            length: Number of steps. None: those that the model was trained to predict at once.
+            samples: Number of paths.
+            quantiles: Quantiles for the table and the picture of the forecast.
+            settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
+
+        Raises:
+            ValueError: If the run is another one, the series cannot be read, or a number is out of range.
+            OSError: If the file cannot be read.
+        """
+        from perceivers.evaluation.forecast import forecast
+
+        config = GenerationConfig(**settings)
+        return forecast(self, series, length, samples=samples, quantiles=quantiles, config=config)
 
     def read(self, samples: Sequence[Sample]) -> Batch:
         """Return samples as the model's tensors; the error of one that cannot be decoded is raised."""

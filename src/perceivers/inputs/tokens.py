@@ -131,5 +131,42 @@ class PixelTokenInput(IndexedTokenInput):
         return found.where(places[..., None] > 0, 1)
 
 
+@configclass
+class SeriesTokenInputConfig:
+    """Every channel of every step is an element: a token of the vocabulary `series_values`.
+
+    Attributes:
+        length: Steps of a window. None: taken from the data before the model is built.
+        num_channels: Channels of the series. None: taken from the data.
+        has_missing: Whether values are flagged as known in preprocessing, which the vocabulary reads.
+        irregular: Whether times are prepared, too. They are no tokens.
+    """
+
+    kind: Literal["series_tokens"] = "series_tokens"
+    length: int | None = None
+    num_channels: int | None = None
+    has_missing: bool = False
+    irregular: bool = False
+
+
+class SeriesTokenInput(IndexedTokenInput):
+    """Passes the tokens of series on, with the row of one position table: 0 of the start, then that of the channel.
+
+    Raises:
+        ValueError: If the length or the number of channels is not known.
+    """
+
+    def __init__(self, config: SeriesTokenInputConfig) -> None:
+        if config.length is None or config.num_channels is None:
+            raise ValueError(f"Expected length and num_channels of the series, got {config}.")
+        self.num_channels = config.num_channels
+        super().__init__(config.length * config.num_channels, num_axes=1)
+
+    def position_indices(self, places: Int[Tensor, "..."]) -> Int[Tensor, "... 1"]:
+        """Return the channel of each place, counted from 1; that of the start is 0."""
+        return (1 + (places - 1) % self.num_channels).where(places > 0, 0)[..., None]
+
+
 register_input(TokenInputConfig, TokenInput, preprocess="text", joins_columns=True)
 register_input(PixelTokenInputConfig, PixelTokenInput, preprocess="image")
+register_input(SeriesTokenInputConfig, SeriesTokenInput, preprocess="series")

@@ -13,7 +13,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.loading.transform import encoded_item_of, sample_cells
 from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.data.sources.chunking import chunk_texts
+from perceivers.data.sources.chunking import CHUNKERS, ChunkRequest
 from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
@@ -38,10 +38,6 @@ from perceivers.tasks.registry import TaskConfig, fit_to_target
 
 # Names of channels in a sentence; rows in which a field is compared with the label, and their number for each class.
 _SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
-
-# Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
-# crop can begin anywhere in it.
-_CHUNK, _CHUNKS_PER_TEXT = 2048, 2
 
 # Recipes for any modalities, and the functions that return them for those of the data.
 _FOR_MODALITIES = {"multimodal": recipe_for, "hip": hip_for}
@@ -188,7 +184,7 @@ def _num_folds(recipe: Recipe) -> int | None:
         )
     if recipe.task.chunked_modality is not None:
         raise ValueError(
-            f"Texts that are cut into chunks are not divided into folds: leave --folds {num} out to learn from "
+            f"Samples that are cut into chunks are not divided into folds: leave --folds {num} out to learn from "
             f"{recipe.task.chunked_modality}."
         )
     if training.devices * training.nodes > 1:
@@ -376,11 +372,9 @@ def split_for_task(
         ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
             out.
     """
-
-    def held_out(source: DatasetBundle) -> DatasetBundle:
-        if data is None:
-            return source
-        return with_validation(source, data, saved, num_folds=num_folds)
+    hold_out = None
+    if data is not None:
+        hold_out = partial(with_validation, config=data, saved=saved, num_folds=num_folds)
 
     for name in task.target_modalities:
         if name not in source.inputs:
@@ -393,17 +387,21 @@ def split_for_task(
             "The data has no labels, so there is nothing to learn. Expected a folder for each class, or "
             "a column of labels (--label COLUMN)."
         )
-    text = task.chunked_modality
-    if text is None:
-        return held_out(source)
-    if text not in source.inputs:
+    name = task.chunked_modality
+    if name is None:
+        return source if hold_out is None else hold_out(source)
+    if name not in source.inputs:
         raise ValueError(
-            f"Masked bytes are learned from texts, but the data holds {', '.join(source.inputs)}."
+            f"The task '{task.kind}' learns from '{name}', but the data holds {', '.join(source.inputs)}."
         )
-    length = getattr(preprocess.get(text), "max_length", None) or _CHUNK
-    source = held_out(chunk_texts(source, text, _CHUNKS_PER_TEXT * length))
-    # Cut again after the split: chunks of train and validation never overlap.
-    return chunk_texts(source, text, length, leave="train")
+    request = ChunkRequest(
+        modality=name,
+        preprocess=preprocess.get(name),
+        step=task.chunk_step,
+        fraction=0.0 if data is None else data.validation_fraction,
+        hold_out=hold_out,
+    )
+    return CHUNKERS[source.inputs[name].kind](source, request)
 
 
 # -- measure ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from perceivers.tasks import (
     next_token,
     pixel_vocabulary,
     regression,
+    series_vocabulary,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "next_token",
     "pixel_vocabulary",
     "regression",
+    "series_vocabulary",
 ]

@@ -86,7 +86,12 @@ class BaseTaskConfig:
 
     @property
     def chunked_modality(self) -> str | None:
-        """Text that is split into chunks of the model's length. None: samples are used as they are."""
+        """Text or series that is split into chunks of the model's length. None: samples are used as they are."""
+        return None
+
+    @property
+    def chunk_step(self) -> int | None:
+        """Elements at the end of a chunk that are predicted. None: all, or a quarter of a window of a series."""
         return None
 
     @property

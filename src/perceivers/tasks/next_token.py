@@ -77,8 +77,13 @@ class NextTokenTaskConfig(BaseTaskConfig):
 
     @property
     def chunked_modality(self) -> str | None:
-        """Texts are split into chunks of the model's length."""
-        return self.modality if self.vocabulary.is_text else None
+        """Texts and series are split into chunks of the model's length."""
+        return self.modality if self.vocabulary.is_chunked else None
+
+    @property
+    def chunk_step(self) -> int | None:
+        """Elements at the end of a chunk that are predicted."""
+        return self.vocabulary.chunk_step
 
 
 class NextTokenTask(ByteTask):
@@ -123,13 +128,14 @@ class NextTokenTask(ByteTask):
     ) -> TaskBatch:
         """Return the sequences, shifted behind the start and padded on the left, and the token that follows each."""
         name, vocabulary = self.config.modality, self.config.vocabulary
-        ids, real = vocabulary.tokens(inputs[name], masks.get(name))
-        if training:
+        read = vocabulary.training_tokens if training else vocabulary.tokens
+        ids, real = read(inputs[name], masks.get(name))
+        if training and vocabulary.is_cropped:
             first = min(self.config.shortest_crop, ids.shape[1])
             end = int(torch.randint(first, ids.shape[1] + 1, ()))
             ids, real = ids[:, :end], real[:, :end]
         tokens = torch.cat([torch.full_like(ids[:, :1], vocabulary.start), ids[:, :-1]], dim=1)
-        following = ids.clone()
+        following = ids.masked_fill(~vocabulary.measured(ids, real), IGNORED)
         following[:, : self.config.context] = IGNORED
         tokens, following, left = _aligned(tokens, following, real)
         return TaskBatch(

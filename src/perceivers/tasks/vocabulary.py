@@ -33,7 +33,13 @@ class BaseVocabulary:
     """First token that stands for data."""
 
     is_text: ClassVar[bool] = False
-    """Whether sequences are texts, which are split into chunks of the model's length."""
+    """Whether sequences are texts."""
+
+    is_chunked: ClassVar[bool] = False
+    """Whether sequences are split into chunks of the model's length."""
+
+    is_cropped: ClassVar[bool] = True
+    """Whether sequences end at a random token in training."""
 
     @property
     def size(self) -> int:
@@ -56,6 +62,15 @@ class BaseVocabulary:
         """
         raise NotImplementedError
 
+    @property
+    def chunk_step(self) -> int | None:
+        """Elements at the end of a chunk that are predicted. None: all."""
+        return None
+
+    def measured(self, ids: Int[Tensor, "B L"], real: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """Return which tokens are predicted, of those that are real: by default all."""
+        return real
+
     def fit_to(self, preprocess: Any) -> Self:
         """Return the vocabulary with its open fields taken from the complete preprocessing of the sequences.
 
@@ -74,6 +89,12 @@ class BaseVocabulary:
         Raises:
             ValueError: If not. The message has the name of the sample.
         """
+
+    def training_tokens(
+        self, content: Tensor, mask: Bool[Tensor, "B Lm"] | None
+    ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """Return the tokens as `tokens` does, for training, where they may be random."""
+        return self.tokens(content, mask)
 
     def token_name(self, token: int) -> str:
         """Return the short name of a token for tables."""
@@ -109,6 +130,7 @@ class _Bytes(BaseVocabulary):
     units: ClassVar[str] = "bytes"
     first: ClassVar[int] = FIRST_BYTE
     is_text: ClassVar[bool] = True
+    is_chunked: ClassVar[bool] = True
 
     @property
     def size(self) -> int:

@@ -1,13 +1,21 @@
-"""Chunking of long texts: one row per chunk, so that a model can be trained on a single book."""
+"""Chunking of long samples: one row per chunk, so that a model can be trained on a single book or series."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perceivers.data.base import MapStyleSplit
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.sources.bundle import DatasetBundle
+from perceivers.data.sources.series_parts import windows_of_series
+
+# Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
+# crop can begin anywhere in it.
+_CHUNK, _CHUNKS_PER_TEXT = 2048, 2
+
+# Steps of a window of a series, if the recipe leaves that open.
+_WINDOW = 128
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character after its first
 
@@ -106,3 +114,49 @@ def _whole_characters(data: bytes) -> bytes:
         wanted = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
         return data[:-back] if wanted > back else data
     return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkRequest:
+    """Data whose samples are to be cut into chunks.
+
+    Attributes:
+        modality: Name of the input whose samples are cut.
+        preprocess: Its preprocessing, which has the length of a chunk. None: it is open.
+        step: Elements at the end of a chunk that are predicted. None: all, or a quarter of a window of a series.
+        fraction: Share that is held out for validation.
+        hold_out: Holds rows out. None: there is no validation split.
+    """
+
+    modality: str
+    preprocess: Any
+    step: int | None
+    fraction: float
+    hold_out: Callable[[DatasetBundle], DatasetBundle] | None
+
+
+def _chunk_all_texts(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
+    length = getattr(request.preprocess, "max_length", None) or _CHUNK
+    source = chunk_texts(source, request.modality, _CHUNKS_PER_TEXT * length)
+    source = source if request.hold_out is None else request.hold_out(source)
+    # Cut again after the split: chunks of train and validation never overlap.
+    return chunk_texts(source, request.modality, length, leave="train")
+
+
+def _chunk_all_series(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
+    length = getattr(request.preprocess, "length", None) or _WINDOW
+    return windows_of_series(
+        source,
+        request.modality,
+        length=length,
+        step=request.step or max(length // 4, 1),
+        fraction=request.fraction,
+        hold_out=request.hold_out,
+    )
+
+
+CHUNKERS: dict[str, Callable[[DatasetBundle, ChunkRequest], DatasetBundle]] = {
+    "text": _chunk_all_texts,
+    "series": _chunk_all_series,
+}
+"""Functions that cut the samples of a modality into chunks, by its name."""

@@ -32,6 +32,7 @@ from perceivers.data.sources.folders import (
 from perceivers.data.sources.layout import SplitLocation, recognize
 from perceivers.data.sources.named_files import name_files
 from perceivers.data.sources.open_streams import open_streams
+from perceivers.data.sources.series_parts import series_of_steps, series_table
 from perceivers.data.tables.bad_rows import check_bad_share
 from perceivers.data.tables.columns import ColumnSelection, InputColumn, check_paths, choose
 from perceivers.data.tables.memory import check_memory
@@ -171,7 +172,7 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
         OSError: If a file is missing or cannot be read.
         TypeError: If `data` has another type.
     """
-    form, tables, notes = _open_tables(data)
+    form, tables, notes = _open_tables(data, series_files=config.series_files)
     notes += tuple(note for table in tables.values() for note in table.notes)
     bad = {name: reason for table in tables.values() for name, reason in table.bad}
     if bad:
@@ -183,16 +184,25 @@ def open_tables(data: Any, config: DataConfig) -> tuple[str, dict[str, Table], t
     return form, tables, (*more, *notes)
 
 
-def _open_tables(data: Any) -> tuple[str, dict[str, Table], tuple[str, ...]]:
+def _open_tables(data: Any, *, series_files: bool) -> tuple[str, dict[str, Table], tuple[str, ...]]:
     if not isinstance(data, str | Path | list | tuple) or _are_rows(data):
-        return _open_object(data)
+        form, objects, object_notes = _open_object(data)
+        if series_files:
+            objects = {split: series_of_steps(table) for split, table in objects.items()}
+        return form, objects, object_notes
     found = recognize(data)
     if found.hub:
         splits, notes = select_splits(load_hub_dataset(found.hub, stream=False), found.hub)
         return found.form, _hugging_face(splits, found.hub), tuple(notes)
     tables, notes = {}, list(found.notes)
     for split, location in found.splits.items():
-        opened, more = open_location(location)
+        if series_files and location.kind == "files":
+            opened, more = (
+                {"train": series_table([Path(path) for path in location.paths])},
+                list[str](),
+            )
+        else:
+            opened, more = open_location(location)
         notes += more
         if len(found.splits) == 1 and split == "train":
             tables |= opened

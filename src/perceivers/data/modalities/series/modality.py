@@ -56,6 +56,7 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
         channels: Names of the channels in their order. Those of series without names are "0", "1", ...
         rate: Steps in a second. Series with time stamps are brought to it; gaps stay missing. None, after
             measuring: steps are rows.
+        use_times: Whether time stamps determine the steps. Otherwise they only order the rows, and each row is a step.
         irregular: Whether the time stamps themselves go into the model, for rows that do not follow evenly.
         duration: Seconds of a window at most, where `irregular`; that is what [-1, 1] of its times stands for.
             None, after measuring: every window's own.
@@ -72,6 +73,7 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
     length: int | None = None
     channels: tuple[str, ...] | None = None
     rate: float | None = None
+    use_times: bool = True
     irregular: bool | None = None
     duration: float | None = None
     has_missing: bool | None = None
@@ -93,6 +95,10 @@ class SeriesPreprocessConfig(BasePreprocessConfig):
                     f"Expected mean and std of a number for each of the channels {self.channels}, got "
                     f"mean={self.mean} and std={self.std}."
                 )
+        if not self.use_times and (self.rate is not None or self.irregular):
+            raise ValueError(
+                "rate and irregular need use_times=True, since they are of time stamps."
+            )
         if self.std is not None and min(self.std, default=1.0) <= 0:
             raise ValueError(f"Expected std above zero, got {self.std}.")
 
@@ -335,6 +341,8 @@ def _measured(media: EncodedItem, channels: tuple[str, ...] | None) -> _Measured
 
 def _timing(found: Sequence[_Measured], config: SeriesPreprocessConfig) -> SeriesPreprocessConfig:
     """Return the configuration with rate and regularity taken from time stamps."""
+    if not config.use_times:
+        return replace(config, irregular=False)
     steps = [one.step for one in found if one.step is not None]
     timed = len(steps) >= 0.9 * len(found)  # single rows have no step
     irregular = config.irregular
