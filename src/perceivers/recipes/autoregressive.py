@@ -27,7 +27,10 @@ def image_ar(size: str = "tiny") -> Recipe:
     Reference: Perceiver AR (arXiv:2202.07765), section 5.2, with learned positions of rows, columns and channels as
               in DeepMind's release.
     """
-    latents, channels, layers = {"tiny": (256, 128, 4), "small": (1024, 384, 8)}[size]
+    latents, channels, heads, layers, lr = {
+        "tiny": (256, 64, 4, 4, 3e-3),
+        "small": (1024, 384, 12, 8, 1e-3),
+    }[size]
     return Recipe(
         name="image_ar",
         inputs={"image": PixelTokenInputConfig()},
@@ -36,10 +39,11 @@ def image_ar(size: str = "tiny") -> Recipe:
             max_length=latents + 1,  # until the size of the images is known
             num_latents=latents,
             channels=channels,
-            num_heads=channels // 32,
+            num_heads=heads,
             num_layers=layers,
             positions="learned",
             rotary=None,
+            residual_dropout=0.1,
         ),
         output=NextTokenConfig(),
         task=NextTokenTaskConfig(
@@ -48,7 +52,7 @@ def image_ar(size: str = "tiny") -> Recipe:
         preprocess={"image": ImagePreprocessConfig(max_side=32)},
         augment={"image": ImageAugmentConfig(crop_scale=None, flip=False)},
         data=DataConfig(target="nothing"),
-        optim=own_optim(1e-3),
+        optim=own_optim(lr),
         training=TrainingConfig(batch_size=32),
     )
 

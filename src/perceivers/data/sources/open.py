@@ -156,7 +156,7 @@ def _is_file(path: Path) -> bool:
 def _builtin(name: str, label_names: KnownNames | None) -> DatasetBundle:
     """Return a built-in data set, and refuse it for a model with other classes."""
     source = open_builtin(name)
-    if source.label_names and label_names is not None and tuple(label_names) != source.label_names:
+    if source.label_names and label_names and tuple(label_names) != source.label_names:
         raise ValueError(
             f"{name} has the labels {', '.join(source.label_names)}; the model was trained on "
             f"{', '.join(label_names)}."
