@@ -60,7 +60,8 @@ def test_the_command_draws_what_python_does(run, capsys, tmp_path):
     assert main([*command, "--length", "all", "--out", str(out)]) == 0
     assert "3 images in" in " ".join(capsys.readouterr().err.split())
     images = generate_images(pv.load(run), count=3, config=GenerationConfig(seed=5))
-    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(image_grid(images)))
+    with Image.open(out) as drawn:
+        assert np.array_equal(np.asarray(drawn), np.asarray(image_grid(images)))
     assert main([*command, "--format", "json"]) == 0
     assert np.array_equal(json.loads(capsys.readouterr().out)["images"], images)
 
