@@ -6,6 +6,9 @@ from .data.base import DataConfig as DataConfig
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.embeddings import Embeddings as Embeddings
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.forecast import Forecast as Forecast
+from .evaluation.forecast import forecast as forecast
+from .evaluation.generate_images import generate_images as generate_images
 from .evaluation.predict import Predictor as Predictor
 from .evaluation.generate import generate_text as generate_text
 from .evaluation.predict import load as load

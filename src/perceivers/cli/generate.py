@@ -26,9 +26,9 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Continue a text by a run that was trained to predict the next byte (recipe text_ar).
+    """Continue a sequence by a run that was trained to predict the next token: text_ar, image_ar, series_ar.
 
-    The text appears as it is generated. The end of a prompt that is longer than the model's context is read.
+    A text appears as it is generated; images and forecasts need --out. Of a too long prompt the end is read.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
@@ -43,7 +43,7 @@ class Options:
         seed: Seed of the random numbers.
         num_latents: Largest number of latents. By default that of training.
         format: `text`, or `json` with prompt and continuation.
-        out: A file for the text, instead of the terminal.
+        out: A file for the text, instead of the terminal; `.png` of images, `.csv` or `.png` of a forecast.
         device: Where to compute. `auto` uses an accelerator if there is one.
     """
 

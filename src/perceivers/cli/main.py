@@ -23,7 +23,7 @@ COMMANDS = {
     "embed": "Write a vector for each file, row or text.",
     "similar": "Find the samples that are most similar to a file.",
     "probe": "Measure how much a frozen model holds about labels, by a linear model.",
-    "generate": "Continue a text by a run that predicts the next byte.",
+    "generate": "Continue a text, draw images or forecast a series by a run of the next token.",
     "explain": "Show which parts of a file a run attends to.",
     "compare": "Compare runs: metrics, curves, cost, settings that differ.",
     "report": "Write a run as an HTML page: metrics, curves, cost, examples.",

@@ -1,4 +1,4 @@
-"""Forecasts of series by a run of an autoregressive model: sampled paths, their quantiles, as a table or a picture."""
+"""Forecasts of series by a run of an autoregressive model: sampled paths, their quantiles, as a table or a figure."""
 
 import csv
 import io
@@ -130,7 +130,7 @@ def forecast(
         length: Number of steps, H. None: those that the model was trained to predict at once. Longer forecasts go on
             from sampled values.
         samples: Number of paths.
-        quantiles: Quantiles for the table and the picture of the forecast.
+        quantiles: Quantiles for the table and the figure of the forecast.
         config: Temperature, selection of values, seed, and numbers of latents.
 
     Raises:
@@ -206,7 +206,7 @@ def _history(predictor: "Predictor", series: Any) -> tuple[Values, tuple[str, ..
 
 
 class ForecastFormat(SampleFormat):
-    """Series as prompts; the result are sampled paths, written as quantiles (CSV) or a picture (PNG)."""
+    """Series as prompts; the result are sampled paths, written as quantiles (CSV) or a figure (PNG)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".png")
 
@@ -234,7 +234,7 @@ class ForecastFormat(SampleFormat):
         return samples.table()
 
     def save(self, samples: Forecast, path: Path) -> str:
-        """Write the quantiles, a row for each step, or the picture."""
+        """Write the quantiles, a row for each step, or the figure."""
         number, length, _ = samples.samples.shape
         if path.suffix.lower() == ".png":
             with atomic_write(path) as new:

@@ -67,7 +67,7 @@ def generate_images(
 
 
 def image_grid(images: Pixels) -> Image.Image:
-    """Return images side by side in a picture, in a square as far as possible, pixels enlarged.
+    """Return images side by side in one image, in a square as far as possible, pixels enlarged.
 
     Args:
         images: n x Y x X x C, gray or RGB.
@@ -134,7 +134,7 @@ def _tokens(prompt: Any, vocabulary: PixelVocabulary) -> list[int]:
 
 
 class PixelFormat(SampleFormat):
-    """First rows of an image as prompts; the result are complete images, written as one picture."""
+    """First rows of an image as prompts; the result are complete images, written side by side as one image."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".png",)
 

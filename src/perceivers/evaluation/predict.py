@@ -246,7 +246,7 @@ class Predictor:
             series: A file, an array of L or L x C values, or a mapping of columns; NaN where a value is missing.
             length: Number of steps. None: those that the model was trained to predict at once.
             samples: Number of paths.
-            quantiles: Quantiles for the table and the picture of the forecast.
+            quantiles: Quantiles for the table and the figure of the forecast.
             settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
 
         Raises:

@@ -32,7 +32,7 @@ class SeriesVocabulary(BaseVocabulary):
         num_bins: Number of bins.
         bins: `uniform`: of equal width, from -limit to limit. `quantiles`: those of a normal distribution, of equal
             probability, so that they are narrow near the center; the outermost are centered at the limit.
-        limit: Distance from the center, in units, of the values that are told apart: larger ones are in the last bin.
+        limit: Distance from the center, in units, of the outer edges of the bins: values beyond them are in the last bin.
         scaling: `standard`: mean and standard deviation of the context. `mean_abs`: zero and the mean absolute value.
         scale_jitter: In training, deviation of the center in units, and of the logarithm of the unit, both drawn for
             each window: few values are then learned in many bins.
@@ -193,7 +193,7 @@ class SeriesVocabulary(BaseVocabulary):
     def measured(
         self, ids: Int[Tensor, "B LC"], real: Bool[Tensor, "B LC"]
     ) -> Bool[Tensor, "B LC"]:
-        """Return which tokens are predicted: known values after the context."""
+        """Return True for the tokens that are predicted: known values after the context."""
         channels = self.known_channels
         context = self._context(real[:, ::channels]) * channels
         places = torch.arange(ids.shape[1], device=ids.device)

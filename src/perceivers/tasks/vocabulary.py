@@ -68,7 +68,7 @@ class BaseVocabulary:
         return None
 
     def measured(self, ids: Int[Tensor, "B L"], real: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-        """Return which tokens are predicted, of those that are real: by default all."""
+        """Return True for the tokens that are predicted, of those that are real: by default all."""
         return real
 
     def fit_to(self, preprocess: Any) -> Self:
