@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -31,11 +31,6 @@ class NextTokenTaskConfig(BaseTaskConfig):
         z_loss: Weight of the squared logarithm of the sum of exponentials, which keeps logits small. DeepMind's
             release has 1e-4.
     """
-
-    next_commands: ClassVar[tuple[str, ...]] = (
-        "evaluate RUN",
-        'generate RUN --prompt "Once upon a time"',
-    )
 
     kind: Literal["next_token"] = "next_token"
     modality: str = "text"
@@ -74,6 +69,11 @@ class NextTokenTaskConfig(BaseTaskConfig):
             ValueError: If its vocabulary refuses.
         """
         self.vocabulary.check_sample(name)
+
+    @property
+    def next_commands(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Commands that `fit` names at its end."""
+        return "evaluate RUN", f"generate RUN {self.vocabulary.generate_flags}"
 
     @property
     def chunked_modality(self) -> str | None:

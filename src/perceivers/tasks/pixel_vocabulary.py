@@ -44,6 +44,7 @@ class PixelVocabulary(BaseVocabulary):
     units: ClassVar[str] = "dimensions"
     start: ClassVar[int] = 2
     first: ClassVar[int] = 3
+    generate_flags: ClassVar[str] = "--count 16 --out samples.png"
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:

@@ -32,7 +32,7 @@ class SeriesVocabulary(BaseVocabulary):
         num_bins: Number of bins.
         bins: `uniform`: of equal width, from -limit to limit. `quantiles`: those of a normal distribution, of equal
             probability, so that they are narrow near the center; the outermost are centered at the limit.
-        limit: Distance from the center, in units, of the outer edges of the bins: values beyond them are in the last bin.
+        limit: Distance from the center, in units, of the outer edges of the bins. Values beyond are in the last bin.
         scaling: `standard`: mean and standard deviation of the context. `mean_abs`: zero and the mean absolute value.
         scale_jitter: In training, deviation of the center in units, and of the logarithm of the unit, both drawn for
             each window: few values are then learned in many bins.
@@ -66,6 +66,7 @@ class SeriesVocabulary(BaseVocabulary):
     units: ClassVar[str] = "values"
     start: ClassVar[int] = 2
     first: ClassVar[int] = 3
+    generate_flags: ClassVar[str] = "--prompt FILE --out forecast.png"
     is_chunked: ClassVar[bool] = True
     is_cropped: ClassVar[bool] = False
 

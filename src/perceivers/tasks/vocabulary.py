@@ -32,6 +32,9 @@ class BaseVocabulary:
     first: ClassVar[int]
     """First token that stands for data."""
 
+    generate_flags: ClassVar[str] = '--prompt "Once upon a time"'
+    """Flags of an example of `perceivers generate`."""
+
     is_text: ClassVar[bool] = False
     """Whether sequences are texts."""
 
