@@ -137,7 +137,8 @@ def main() -> None:
         "baseline": False,
         "data.workers": 0,
     }
-    settings |= dict(one.split("=", 1) for one in args.set)
+    for name, value in (one.split("=", 1) for one in args.set):
+        settings[name] = json.loads(value)
     results: dict[str, Any] = {}
     for name in args.only:
         path, season = args.data / f"{name}.csv", SEASONS[name]
