@@ -8,6 +8,7 @@ from PIL import Image
 
 import perceivers as pv
 from perceivers.cli.main import main
+from perceivers.evaluation.generate import generate_tokens
 from perceivers.evaluation.generate_images import generate_images, image_grid
 from perceivers.models.generate import GenerationConfig
 from perceivers.training.fit import fit
@@ -116,6 +117,11 @@ def test_wrong_arguments(run, capsys, tmp_path, monkeypatch, arguments, status, 
 def test_arrays_that_are_no_images_are_refused(run, prompt):
     with pytest.raises(ValueError, match="array of y x X or y x X x C of uint8"):
         generate_images(pv.load(run), prompt)
+
+
+def test_tokens_of_unequal_prompts_are_refused(run):
+    with pytest.raises(ValueError, match="prompts of one length"):
+        generate_tokens(pv.load(run), [[5], [5, 6]], length=2)
 
 
 def test_complete_images_have_no_next_pixel(run, capsys, tmp_path):

@@ -38,3 +38,8 @@ def test_missing_scikit_learn_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r'pip install "perceivers\[quickstart\]"'):
         digits()
+
+
+def test_a_run_that_learned_no_labels_opens_them():
+    found = open_data("builtin:digits", DataConfig(target="nothing"), label_names=())
+    assert len(found.splits["test"]) == 359

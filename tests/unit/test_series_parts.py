@@ -1,5 +1,7 @@
 """Windows of long series as rows: which steps are learned and predicted, held-out ends, and files that are series."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.modalities.series.decode import read_series
 from perceivers.data.modalities.series.modality import SeriesPreprocessConfig
 from perceivers.data.sources.open import open_data
+from perceivers.data.sources.series_parts import windows_of_series
 from perceivers.recipes.resolve import split_for_task
 from perceivers.tasks.next_token import NextTokenTaskConfig
 from perceivers.tasks.series_vocabulary import SeriesVocabulary
@@ -92,6 +95,21 @@ def test_columns_of_lists_are_channels():
     row = source.splits["train"].row(0)
     assert {"x", "y"} <= set(row)
     assert len(source.splits["train"].column("x")) == len(source.splits["train"])
+
+
+def test_arrays_without_names_are_series():
+    rows = [{"series": np.stack([np.arange(40.0), np.zeros(40)], axis=1)} for _ in range(2)]
+    found, _ = windows(rows, held_out=False, columns={"series": "series"})
+    assert found["train"][-1] == (22, 39)
+
+
+def test_streams_are_refused():
+    source = replace(
+        open_data({"series": [np.arange(9.0)]}, DataConfig(target="nothing")),
+        streams={"train": None},
+    )
+    with pytest.raises(ValueError, match="Leave --stream out"):
+        windows_of_series(source, "series", length=4, step=1, fraction=0.1, hold_out=None)
 
 
 def test_times_are_not_used_where_rows_are_steps():

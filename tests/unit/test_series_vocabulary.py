@@ -9,6 +9,7 @@ import torch
 from perceivers.data.modalities.series.decode import SeriesValue
 from perceivers.data.modalities.series.modality import SeriesModality, SeriesPreprocessConfig
 from perceivers.inputs.tokens import SeriesTokenInput, SeriesTokenInputConfig
+from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.byte_tokens import IGNORED
 from perceivers.tasks.next_token import NextTokenTask, NextTokenTaskConfig
@@ -112,6 +113,7 @@ def test_channels_take_turns_at_each_step():
     assert adapter.position_indices(torch.arange(5)).flatten().tolist() == [0, 1, 2, 1, 2]
     encoder = vocabulary.fit_encoder(get_recipe("series_ar").encoder)
     assert (encoder.max_length, encoder.num_latents, encoder.axes) == (9, 2, (3,))
+    assert vocabulary.fit_encoder(PerceiverARConfig(vocab_size=9, num_latents=1)).axes == ()
 
 
 def test_equal_values_stay_equal():
