@@ -3,7 +3,9 @@ import sys
 import numpy as np
 import pytest
 
+from perceivers.data.base import DataConfig
 from perceivers.data.sources.builtin import digits
+from perceivers.data.sources.open import open_data
 
 
 def test_a_stratified_fifth_is_test_and_always_the_same():
