@@ -196,7 +196,7 @@ class GroupedCall(Call):
         parts: Call of each group.
         columns: Index of the source of each row of each group; -1 where a group is filled up.
         num_sources: Number of elements, or of latents, over all groups.
-        route: What the source is. None: the latents themselves.
+        route: Source of a cross-attention. None: self-attention.
     """
 
     parts: list[Call]
