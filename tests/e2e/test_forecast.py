@@ -89,7 +89,7 @@ def test_the_command_writes_what_python_returns(run, predictor, capsys, tmp_path
     command = ["generate", str(run), "--prompt", str(path), "--length", "5", "--samples", "20"]
     assert main([*command, "--out", str(out)]) == 0
     assert "5 steps from 20 paths in" in " ".join(capsys.readouterr().err.split())
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert list(rows[0]) == ["step", "a_q10", "b_q10", "a_q50", "b_q50", "a_q90", "b_q90"]
     found = predictor.forecast(path, 5, samples=20)
     np.testing.assert_allclose([float(row["a_q50"]) for row in rows], found.median[:, 0], rtol=1e-6)
@@ -171,6 +171,7 @@ def test_the_most_probable_path(predictor, settings):
         (["--prompt", "FILE", "--out", "a.csv", "--quantiles", "2"], 2, "quantiles from 0 to 1"),
         (["--prompt", "FILE", "--out", "a.csv", "--samples", "0"], 2, "--count of at least 1"),
         (["--prompt", "FILE", "--out", "a.csv", "--length", "0"], 2, "--length of at least 1"),
+        (["--prompt", "FILE", "--out", "a.csv", "--length", "all"], 1, "a number of steps"),
         (["--prompt", "none.csv", "--out", "a.csv"], 1, "none.csv"),
         (["--prompt", "EMPTY", "--out", "a.csv"], 1, "is empty"),
     ],

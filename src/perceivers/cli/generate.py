@@ -128,7 +128,7 @@ def _write_samples(options: Options, form: "SampleFormat", prompt: Any) -> int:
 
     try:
         settings = SampleSettings(
-            length=None if options.length == "all" else options.length,
+            length=options.length,
             count=options.count,
             quantiles=options.quantiles,
             config=_sampling(options, 1.0),

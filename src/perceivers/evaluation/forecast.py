@@ -141,7 +141,7 @@ def forecast(
     autoregressive_model(predictor)  # refuses other runs
     vocabulary = _vocabulary(predictor)
     settings = SampleSettings(length=length, count=samples, quantiles=tuple(quantiles))
-    length = vocabulary.known_horizon if settings.length is None else settings.length
+    length = vocabulary.known_horizon if length is None else length
     config = config or GenerationConfig()
     history, names = _history(predictor, series)
     values = torch.from_numpy(history[-((vocabulary.length or 0) - vocabulary.known_horizon) :])
@@ -214,11 +214,15 @@ class ForecastFormat(SampleFormat):
         """Return a forecast. Arguments and errors as of `forecast`.
 
         Raises:
-            ValueError: If there is no series.
+            ValueError: If there is no series, or no number of steps.
         """
         if prompt is None:
             raise ValueError(
                 "A forecast continues a series: expected a file of it, --prompt series.csv, got none."
+            )
+        if settings.length == "all":
+            raise ValueError(
+                "A series has no end: expected a number of steps, --length 24, got all."
             )
         return forecast(
             self.predictor,

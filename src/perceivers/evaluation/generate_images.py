@@ -144,7 +144,7 @@ class PixelFormat(SampleFormat):
         Raises:
             ValueError: If a length or quantiles are given: images are always complete.
         """
-        if settings.length is not None or settings.quantiles:
+        if settings.length not in (None, "all") or settings.quantiles:
             raise ValueError(
                 "Images are drawn to their last pixel and have no quantiles: expected no length (--length all) and no "
                 f"quantiles, got {settings.length} and {settings.quantiles}."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from perceivers.data.base import atomic_write_text
 from perceivers.models.generate import GenerationConfig
@@ -92,7 +92,7 @@ class SampleSettings:
     """Settings of samples.
 
     Attributes:
-        length: Number of tokens or steps. None: the default of the form.
+        length: Number of tokens or steps; `all`: to the end of samples that have one. None: the default of the form.
         count: Number of samples. None: the default of the form.
         quantiles: Quantiles of the samples that are written, from 0 to 1. Empty: the default of the form.
         config: Temperature, selection of tokens, seed, and numbers of latents.
@@ -101,14 +101,14 @@ class SampleSettings:
         ValueError: If a number is out of range.
     """
 
-    length: int | None = None
+    length: int | Literal["all"] | None = None
     count: int | None = None
     quantiles: tuple[float, ...] = ()
     config: GenerationConfig = field(default_factory=GenerationConfig)
 
     def __post_init__(self) -> None:
         for name in ("length", "count"):
-            if (value := getattr(self, name)) is not None and value < 1:
+            if (value := getattr(self, name)) not in (None, "all") and value < 1:
                 raise ValueError(f"Expected {name} of at least 1, got {value}.")
         if any(not 0 <= one <= 1 for one in self.quantiles):
             raise ValueError(f"Expected quantiles from 0 to 1, got {self.quantiles}.")
