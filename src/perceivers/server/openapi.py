@@ -180,10 +180,12 @@ def _generation(described: Description) -> dict[str, Any]:
         "milliseconds": {"type": "number", "minimum": 0},
     }
     end = {"tokens": 100, "prompt_is_cut": False, "milliseconds": 412.5}
+    names = {"enum": ["message", "end", "error"]}
+    event = _object({"event": names, "data": {"type": "string"}}, required=("data",))
     events = f'data: {{"text": " there"}}\n\nevent: end\ndata: {json.dumps(end)}\n\n'
     content = {
         JSON_TYPE: {"schema": _object(properties), "example": {"text": " there was", **end}},
-        EVENTS_TYPE: {"schema": {"type": "string"}, "example": events},
+        EVENTS_TYPE: {"schema": event, "example": events},
     }
     body = {"schema": _object(described.generation, required=()), "example": example}
     return {
