@@ -15,7 +15,7 @@ from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.patches import depth_to_space
 from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig, AutoencodeMeter, AutoencodeTask
+from perceivers.tasks.autoencode import AutoencodeConfig, AutoencodeTask
 from perceivers.tasks.base import forward_task
 from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.reconstruction import (
@@ -24,6 +24,7 @@ from perceivers.tasks.reconstruction import (
     reconstruction_cells,
     to_data_units,
 )
+from perceivers.tasks.reconstruction_task import LABEL, ReconstructionMeter
 from perceivers.tasks.registry import build_task, fit_to_target
 from support.models import tiny_encoder
 
@@ -160,8 +161,9 @@ def test_what_is_missing_in_one_sample_changes_no_other():
     alone = TASK.prepare_batch(
         {"video": inputs["video"][:1], "audio": inputs["audio"][:1]}, {}, None, training=False
     )
-    errors, there = TASK.errors("video", answers["video"], question.targets)
-    single, _ = TASK.errors("video", answers["video"][:1], alone.targets)
+    errors, there = TASK.measures("video", answers, question.targets)["mse"]
+    one = {name: values[:1] for name, values in answers.items()}
+    single, _ = TASK.measures("video", one, alone.targets)["mse"]
     assert there.tolist() == [True, False]
     torch.testing.assert_close(errors[:1], single)
     garbage = {**inputs, "video": inputs["video"].clone()}
@@ -216,7 +218,7 @@ def test_meters_of_several_devices_hold_all_samples():
     for part, said, question in zip(parts, answers, questions, strict=True):
         whole.update(said, question.targets)
         part.update(said, question.targets)
-    merged = AutoencodeMeter(TASK)
+    merged = ReconstructionMeter(TASK)
     merged.merge([part.state() for part in parts])
     assert merged.compute() == whole.compute()
     assert whole.compute()["samples"] == 4

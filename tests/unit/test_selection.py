@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from perceivers.tasks.autoencode import AutoencodeTargets
 from perceivers.tasks.classification import ClassificationConfig, ClassificationTask
+from perceivers.tasks.reconstruction_task import ReconstructionTargets
 from perceivers.training.selection import BestResult, is_clearly_worse, losses_of_parts
 
 TASK = ClassificationTask(ClassificationConfig(label_names=("ant", "bee")))
@@ -89,7 +89,7 @@ def test_outputs_that_cannot_be_divided_have_one_loss():
         def loss(self, outputs, targets):
             return torch.tensor(2.0)
 
-    targets = AutoencodeTargets.__new__(AutoencodeTargets)
+    targets = ReconstructionTargets.__new__(ReconstructionTargets)
     assert losses_of_parts(Whole(TASK.config), torch.zeros(4, 2), targets) == [2.0]
 
 

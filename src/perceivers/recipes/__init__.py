@@ -1,6 +1,6 @@
 """Recipes: registered configurations of runs. Importing this package registers all built-in recipes."""
 
-from perceivers.recipes import autoencode, autoregressive, own_data
+from perceivers.recipes import autoencode, autoregressive, mae, own_data
 from perceivers.recipes import hip as own_hip
 from perceivers.recipes.published import (
     audioset,
@@ -37,6 +37,7 @@ __all__ = [
     "language",
     "language_ar",
     "list_recipes",
+    "mae",
     "modelnet",
     "own_data",
     "own_hip",

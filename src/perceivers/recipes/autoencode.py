@@ -24,8 +24,9 @@ from perceivers.outputs.heads import LinearHeadConfig
 from perceivers.outputs.queries import FourierQueriesConfig, LearnedQueriesConfig
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.registry import OptimConfig, Recipe, TrainingConfig, recipe
-from perceivers.tasks.autoencode import LABEL, AutoencodeConfig
+from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
+from perceivers.tasks.reconstruction_task import LABEL
 
 _AUTO = FourierPositionsConfig(num_bands=None)
 

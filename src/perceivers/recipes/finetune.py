@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from perceivers.data.base import DataConfig
-from perceivers.data.registry import find_defaults
+from perceivers.data.registry import find_defaults, find_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.registry import joins_columns
 from perceivers.recipes.common import SIZES, own_optim
+from perceivers.recipes.own_data import default_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.tasks.classification import ClassificationConfig
 
@@ -18,6 +19,9 @@ NAME = "finetune"
 
 # Peak learning rate times the width of the latents, and the highest rate: 5e-4 for 128 channels, 6e-5 for 1,024.
 _RATE, _HIGHEST_RATE = 0.06, 5e-4
+
+# Peak learning rate after pretraining on unlabeled data, where the head begins at zero.
+PRETRAINED_RATE = 1e-3
 
 # Samples of a run, within fewest and most epochs.
 _SAMPLES, _FEWEST, _MOST = 30_000, 3, 30
@@ -85,6 +89,13 @@ def finetuning_recipe(
     base = recipe_of(saved)
     batch = next(size for size, fewest in _BATCHES.items() if (num_rows or 1_000_000) >= fewest)
     epochs = min(max(_SAMPLES // (num_rows or _SAMPLES), _FEWEST), _MOST)
+    if has_labels and config.task is not None and config.task.pretrains:
+        base = _after_pretraining(base, inputs)
+        return replace(
+            base,
+            fusion=_fusion(saved, inputs),
+            preprocess={name: part for name, part in base.preprocess.items() if name in wanted},
+        ), source
     recipe = replace(
         base,
         inputs=inputs,
@@ -98,6 +109,26 @@ def finetuning_recipe(
         preset="default",
     )
     return recipe, source
+
+
+def _after_pretraining(base: Recipe, inputs: Mapping[str, Any]) -> Recipe:
+    """Return the default recipe of the modalities, with the inputs and the encoder of a model that learned no labels.
+
+    Its head, augmentation and length are those of training from scratch: only the initial weights differ.
+    """
+    kinds = {name: find_modality(base.preprocess[name]).name for name in inputs}
+    own = default_recipe(kinds, "tiny")
+    return replace(
+        own,
+        name=NAME,
+        inputs=dict(inputs),
+        encoder=base.encoder,
+        preprocess=base.preprocess,
+        augment={name: part for name, part in own.augment.items() if name in inputs},
+        optim=replace(own.optim, lr=PRETRAINED_RATE),
+        training=replace(own.training, permute=base.training.permute),
+        data=DataConfig(),
+    )
 
 
 def _text_of_columns(saved: Saved, source: DatasetBundle) -> str | None:

@@ -12,7 +12,7 @@ from perceivers.data.modalities.image.modality import (
     PixelsPreprocessConfig,
 )
 from perceivers.data.modalities.text.modality import TextAugmentConfig, TextPreprocessConfig
-from perceivers.data.registry import find_defaults, find_modality
+from perceivers.data.registry import find_defaults, find_modality, list_modalities
 from perceivers.inputs.image import PatchInputConfig, PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.inputs.registry import default_input
@@ -26,7 +26,7 @@ from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
 from perceivers.outputs.queries import InputQueriesConfig
 from perceivers.recipes.common import SIZES, Size, own_encoder, own_optim
 from perceivers.recipes.published.language import byte_model
-from perceivers.recipes.registry import Recipe, TrainingConfig, recipe
+from perceivers.recipes.registry import Recipe, TrainingConfig, get_recipe, recipe
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.dense import PIXELS, ImageToImageConfig, SegmentationConfig
 from perceivers.tasks.next_token import NextTokenTaskConfig
@@ -67,6 +67,14 @@ def recipe_for(kinds: Mapping[str, str], size: str = "tiny", *, name: str = "mul
         training=TrainingConfig(batch_size=dials.batch_size),
         preset="default",
     )
+
+
+def default_recipe(kinds: Mapping[str, str], size: str) -> Recipe:
+    """Return the recipe that `fit` chooses for these modalities; `kinds` are by name, see `part_of`."""
+    known = {spec.name: spec.recipe for spec in list_modalities()}
+    name = known.get(next(iter(kinds.values())), "multimodal") if len(kinds) == 1 else "multimodal"
+    made = recipe_for(kinds, size) if name == "multimodal" else get_recipe(name, size=size)
+    return made if set(made.inputs) == set(kinds) else recipe_for(kinds, size)
 
 
 def _behind_stem(made: Recipe, size: Size, *, lr: float, fewer: int) -> Recipe:

@@ -25,15 +25,16 @@ from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
 from perceivers.recipes.finetune import finetuning_recipe
 from perceivers.recipes.hip import hip_for
+from perceivers.recipes.mae import masked_autoencoder_for
 from perceivers.recipes.overrides import FieldValueError, override, override_data
 from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
-from perceivers.recipes.rules.base import apply_rules, num_rows, training_rows
+from perceivers.recipes.rules.base import Kept, apply_rules, num_rows, training_rows
 from perceivers.recipes.rules.folds import with_folds, with_views
 from perceivers.recipes.rules.length import with_length
-from perceivers.tasks.autoencode import LABEL
 from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.multitask import multitask_config
+from perceivers.tasks.reconstruction_task import LABEL
 from perceivers.tasks.registry import TaskConfig, fit_to_target
 
 # Names of channels in a sentence; rows in which a field is compared with the label, and their number for each class.
@@ -92,9 +93,7 @@ def resolve(
     recipe, source, reason = _bind(
         data, recipe, size=size, overrides=overrides, splits=splits, pretrained=pretrained
     )
-    recipe, choices = apply_rules(
-        recipe, source, overrides or {}, only_augment=pretrained is not None
-    )
+    recipe, choices = apply_rules(recipe, source, overrides or {}, keep=_kept(pretrained))
     if source.folds:  # fewer than requested if there are few rows
         recipe = replace(recipe, training=replace(recipe.training, folds=len(source.folds)))
     chosen = recipe.inputs
@@ -122,6 +121,14 @@ def resolve_recipe(
         data, recipe, size=size, overrides=overrides, splits=None, pretrained=None
     )
     return with_length(recipe, num_rows(source)), source, reason
+
+
+def _kept(pretrained: Saved | None) -> Kept:
+    """Return what the rules keep of the recipe of a trained model."""
+    if pretrained is None:
+        return "nothing"
+    task = pretrained.config.task
+    return "architecture" if task is not None and task.pretrains else "all"
 
 
 def _bind(
@@ -153,7 +160,7 @@ def _bind(
     recipe = bind_modalities(recipe, _kinds(source))
     source = _bind_columns(source, recipe)
     recipe, why_folds = with_views(recipe, overrides), ""
-    if pretrained is None:
+    if _kept(pretrained) != "all":
         recipe, why_folds = with_folds(recipe, source, overrides)
     if why_folds:
         source = replace(source, notes=(*source.notes, why_folds))
@@ -207,7 +214,7 @@ def choose_recipe(
 ) -> tuple[Recipe, str | None]:
     """Return the recipe for some data, and a sentence on the choice. Arguments as for `resolve`.
 
-    A given recipe is returned as it is, but for `autoencode`, `hip` and `multimodal`, which are rebuilt for the
+    A given recipe is returned as it is, but for `autoencode`, `hip`, `mae` and `multimodal`, which are rebuilt for the
     modalities of the data. By default the recipe is that of the data's modality; built-in `data` have a custom one.
 
     Raises:
@@ -244,13 +251,16 @@ def choose_recipe(
 
 
 def _rebuild_for_data(recipe: Recipe, source: DatasetBundle, *, size: str | None) -> Recipe:
-    """Return `autoencode`, `hip` and `multimodal` for the modalities of the data; any other recipe unchanged."""
+    """Return `autoencode`, `hip`, `mae` and `multimodal` for the modalities of the data; others unchanged."""
     kinds = _kinds(source)
     has_label = source.target_kind == "class" and len(source.label_names) > 1
     has_inputs = set(_input_names(recipe)) == set(kinds)
     if recipe.name in _FOR_MODALITIES and not has_inputs:
         made = _FOR_MODALITIES[recipe.name](kinds, size or sizes_of(recipe.name)[0])
         return replace(recipe, inputs=made.inputs, preprocess=made.preprocess, augment=made.augment)
+    if recipe.name == "mae" and not has_inputs:
+        made = masked_autoencoder_for(kinds, size or sizes_of("mae")[0])
+        return replace(made, data=recipe.data)
     if recipe.name == "autoencode" and not (has_inputs and has_label == (LABEL in recipe.inputs)):
         made = autoencoder_for(kinds, size or sizes_of("autoencode")[0], has_label=has_label)
         return replace(made, data=replace(recipe.data, target=made.data.target))

@@ -59,6 +59,9 @@ class BaseTaskConfig:
     reports_compression: ClassVar[bool] = False
     """Print how much smaller the latents are than the input."""
 
+    pretrains: ClassVar[bool] = False
+    """Learns from unlabeled data a model whose encoder is then fine-tuned on labels."""
+
     next_commands: ClassVar[tuple[str, ...]] = (
         "evaluate RUN",
         "predict RUN FILE...",

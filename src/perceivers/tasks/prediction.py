@@ -55,12 +55,15 @@ class Reconstruction:
         original: Input of the model: bytes of images and videos, audio samples in [-1, 1], other values.
         restored: Reconstruction from the latents, likewise.
         rate: Frames or samples a second. None: the modality has no rate.
+        hidden: True where a value was hidden from the model, without the axis of the channels; the others are original
+            in `restored`. None: nothing was hidden.
     """
 
     kind: str
     original: npt.NDArray[Any]
     restored: npt.NDArray[Any]
     rate: float | None = None
+    hidden: npt.NDArray[np.bool_] | None = None
 
 
 ANSWER_VERSION = 1

@@ -1,7 +1,9 @@
 """Reconstruction of one modality: the values of each output query, their error and their units."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn.functional import pad
@@ -10,6 +12,9 @@ from perceivers.nn.patches import depth_to_space, space_to_depth
 from perceivers.registry import configclass
 from perceivers.tasks.prediction import Reconstruction
 from perceivers.typing import Bool, Float, Tensor
+
+Measures = dict[str, tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]]
+"""Measures of a modality's reconstruction by name: values of each sample, and which samples have one."""
 
 _LEAST_ERROR = 1e-10  # of an exact reconstruction, which has no finite PSNR: 100 dB of a peak of 1
 
@@ -37,6 +42,10 @@ class ReconstructionConfig:
     Raises:
         ValueError: If a number is out of range.
     """
+
+    measure_names: ClassVar[tuple[str, ...]] = ("psnr", "mse")
+    has_mean: ClassVar[bool] = True
+    """Whether the mean of the training data is a reconstruction to compare with."""
 
     weight: float = 1.0
     loss: Literal["l1", "l2"] = "l1"
@@ -84,6 +93,72 @@ class ReconstructionConfig:
             )
         return tuple(-(-n // p) for n, p in zip(self.size, self.patch, strict=True))
 
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that each query predicts."""
+        return math.prod(self.patch) * (self.num_channels or 1)
+
+    def fit_to_input(self, name: str, config: Any, preprocess: Any) -> "ReconstructionConfig":
+        """Return the configuration with the size and units of a modality.
+
+        Args:
+            name: Name of the modality.
+            config: Its input configuration, complete.
+            preprocess: Its preprocessing, complete. None: unknown.
+
+        Raises:
+            ValueError: If its values have no grid.
+        """
+        units = {} if preprocess is None else preprocess.value_units()
+        return replace(self, **_extent(name, config), **units)
+
+    def readable(self, outputs: Float[Tensor, "B O V"]) -> Float[Tensor, "B O V"]:
+        """Return outputs in the units of the data."""
+        return to_data_units(self, outputs)
+
+    def mean_error(
+        self,
+        outputs: Float[Tensor, "B O V"],
+        values: Float[Tensor, "B O V"],
+        real: Bool[Tensor, "B O V"] | None,
+    ) -> Float[Tensor, ""]:
+        """Return the mean error of the real values, in the units of the model's input."""
+        error = outputs - values
+        error = error.abs() if self.loss == "l1" else error.square()
+        if real is None:
+            return error.mean()
+        return (error * real).sum() / real.sum().clamp_min(1)
+
+    def measures(
+        self,
+        outputs: Float[Tensor, "B O V"],
+        values: Float[Tensor, "B O V"],
+        real: Bool[Tensor, "B O V"] | None,
+    ) -> Measures:
+        """Return `psnr` in dB and `mse` in squared data units of each sample, after clipping."""
+        values, outputs = to_data_units(self, values), to_data_units(self, outputs)
+        squares = (outputs - values).square()
+        if real is None:
+            errors = squares.mean(dim=(1, 2))
+            there = torch.ones_like(errors, dtype=torch.bool)
+        else:
+            count = real.sum(dim=(1, 2))
+            errors, there = (squares * real).sum(dim=(1, 2)) / count.clamp_min(1), count > 0
+        return {"psnr": (psnr(errors, self.peak), there), "mse": (errors, there)}
+
+
+def _extent(name: str, part: Any) -> dict[str, Any]:
+    """Return size and channels of a modality, from its input configuration."""
+    grid = getattr(part, "value_grid", None)
+    if grid is None:
+        has_coordinates = getattr(part, "num_coordinates", None)
+        why = "its elements have coordinates" if has_coordinates else "it is no grid"
+        raise ValueError(
+            f"'{name}' ({part.kind}) cannot be reconstructed: {why}, so no query can address its values. Leave it "
+            "out with --columns."
+        )
+    return grid
+
 
 def psnr(errors: Float[Tensor, " B"], peak: float) -> Float[Tensor, " B"]:
     """Return the peak signal-to-noise ratio in dB, of mean squared errors in the units of the peak."""
@@ -128,18 +203,30 @@ def reconstruction_cells(
         real = flags if real is None else flags & real
     x = x[:, :channels]
     sizes = x.shape[2:] if part.size is None else part.size
-    missing = [
-        -(-n // p) * p - have for n, p, have in zip(sizes, part.patch, x.shape[2:], strict=True)
-    ]
-    widths = [width for count in reversed(missing) for width in (0, count)]
-    if real is None and any(missing):
+    whole = tuple(-(-n // p) * p for n, p in zip(sizes, part.patch, strict=True))
+    if real is None and whole != tuple(x.shape[2:]):
         real = torch.ones_like(x[:, :1], dtype=torch.bool)
-    values = space_to_depth(pad(x, widths), part.patch).flatten(1, axes)
+    values = _patches(part, x, whole)
     if real is None:
         return values, None
-    flags = pad(real.expand_as(x).to(x.dtype), widths)
-    real = space_to_depth(flags, part.patch).flatten(1, axes) > 0
+    real = _patches(part, real.expand_as(x).to(x.dtype), whole) > 0
     return values.masked_fill(~real, 0.0), None if real.all() else real
+
+
+def map_cells(part: ReconstructionConfig, places: Bool[Tensor, "B ..."]) -> Bool[Tensor, "B O V"]:
+    """Return a map of the cells of the grid as flags of the values of each query; False beyond the grid."""
+    whole = tuple(n * p for n, p in zip(part.grid, part.patch, strict=True))
+    x = places[:, None].expand(-1, part.num_channels or 1, *places.shape[1:])
+    return _patches(part, x.float(), whole) > 0
+
+
+def _patches(
+    part: ReconstructionConfig, x: Float[Tensor, "B C *sizes"], whole: Sequence[int]
+) -> Float[Tensor, "B O V"]:
+    """Return the values of each query of a grid that is padded to whole patches."""
+    missing = [n - have for n, have in zip(whole, x.shape[2:], strict=True)]
+    widths = [width for count in reversed(missing) for width in (0, count)]
+    return space_to_depth(pad(x, widths), part.patch).flatten(1, len(part.patch))
 
 
 def restored_samples(
@@ -148,21 +235,38 @@ def restored_samples(
     inputs: Tensor,
     mask: Bool[Tensor, "B L"] | None,
     outputs: Float[Tensor, "B O V"],
+    hidden: Bool[Tensor, "B O V"] | None = None,
 ) -> list[Reconstruction]:
-    """Return each sample of a modality and its reconstruction, in the units of the data, channels last."""
+    """Return each sample of a modality and its reconstruction, in the units of the data, channels last.
+
+    Args:
+        part: Reconstruction of the modality.
+        preprocess: Its preprocessing.
+        inputs: Its tensor.
+        mask: Its mask. None: all is real.
+        outputs: Reconstructed values of each query, in the units of the input.
+        hidden: True where a value was hidden from the model. None: nothing was.
+    """
     cells, _ = reconstruction_cells(part, inputs, None)
-    both: list[Tensor] = []
-    for queries in (cells, outputs):  # the inverse of `reconstruction_cells`
-        grid = to_data_units(part, queries.float().cpu()).unflatten(1, part.grid)
-        x = depth_to_space(grid, part.patch).movedim(1, -1)
-        both.append(x[(slice(None), *(slice(n) for n in part.size or ()))])
+    both = [to_grid(part, to_data_units(part, one.float().cpu())) for one in (cells, outputs)]
+    places = None if hidden is None else (to_grid(part, hidden.float().cpu()) > 0).any(dim=-1)
     found: list[Reconstruction] = []
     for row in range(outputs.shape[0]):
         original, restored = (preprocess.restore(x[row].numpy()) for x in both)
+        where = None if places is None else places[row].numpy()
         if mask is not None and mask.shape[1] > 1:  # drop the padding
             end = int(mask[row].nonzero()[-1]) + 1 if mask[row].any() else 0
             original, restored = original[:end], restored[:end]
+            where = None if where is None else where[:end]
         rate = getattr(preprocess, "frame_rate", None) or getattr(preprocess, "sample_rate", None)
         kind = preprocess.kind
-        found.append(Reconstruction(kind=kind, original=original, restored=restored, rate=rate))
+        found.append(
+            Reconstruction(kind=kind, original=original, restored=restored, rate=rate, hidden=where)
+        )
     return found
+
+
+def to_grid(part: ReconstructionConfig, values: Float[Tensor, "B O V"]) -> Float[Tensor, "B ... C"]:
+    """Return the values of queries on their grid, channels last: the inverse of `reconstruction_cells`."""
+    x = depth_to_space(values.unflatten(1, part.grid), part.patch).movedim(1, -1)
+    return x[(slice(None), *(slice(n) for n in part.size or ()))]

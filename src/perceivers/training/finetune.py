@@ -18,7 +18,7 @@ from perceivers.inputs.positions import FourierPositions
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.nn.position import Resizable
 from perceivers.runs.splits import count_learned, read_splits
-from perceivers.tasks.autoencode import LABEL
+from perceivers.tasks.reconstruction_task import LABEL
 from perceivers.tasks.registry import TaskConfig
 from perceivers.typing import Tensor
 

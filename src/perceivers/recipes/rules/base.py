@@ -24,6 +24,9 @@ _STREAM_ROWS = 256
 # Kinds of targets that linear models learn.
 _LINEAR_TARGETS = {"class", "labels", "number"}
 
+Kept = Literal["nothing", "architecture", "all"]
+"""Part of a trained model's recipe that the rules keep."""
+
 Topic = Literal["Input", "Augmentation", "Model", "Training", "Validation"]
 """Subjects of choices; `fit` prints one line for each."""
 
@@ -39,6 +42,7 @@ class DataFacts:
         class_counts: Training rows of each class; () if the target is no class.
         preset: `quick`, `default` or `best`.
         overrides: Fields that the user has set, by dotted name. They are applied after the rules in any case.
+        is_pretrained: Whether architecture and weights are those of a trained model.
     """
 
     num_rows: int | None
@@ -47,6 +51,7 @@ class DataFacts:
     class_counts: tuple[int, ...]
     preset: Preset
     overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_pretrained: bool = False
 
     @property
     def rows(self) -> int:
@@ -185,7 +190,7 @@ def apply_rules(
     source: DatasetBundle,
     overrides: Mapping[str, Any],
     *,
-    only_augment: bool = False,
+    keep: Kept = "nothing",
 ) -> tuple[Recipe, list[str]]:
     """Return the recipe with the choices of the rules and a limit, and a sentence for each topic.
 
@@ -196,7 +201,8 @@ def apply_rules(
         recipe: A recipe whose modalities are bound to the data.
         source: The data, with a validation split.
         overrides: Fields that the user has set.
-        only_augment: Choose the augmentation only, as for a model that is trained already.
+        keep: What is kept of the recipe of a trained model: `all` but the augmentation; or the `architecture`, after
+            pretraining without labels, where output, batch size and length are chosen as from scratch.
 
     Raises:
         OverrideError: If an override does not fit the recipe.
@@ -204,7 +210,7 @@ def apply_rules(
     """
     if recipe.preset is None:
         return with_length(recipe, num_rows(source)), []
-    facts = data_facts(recipe, source, overrides)
+    facts = replace(data_facts(recipe, source, overrides), is_pretrained=keep != "nothing")
     named = [
         name
         for name, part in recipe.inputs.items()
@@ -222,9 +228,7 @@ def apply_rules(
         )
         rule, adapter = _RULES.get(config.kind, (None, object))
         made = rule(before, about) if rule and isinstance(before.input, adapter) else before
-        if only_augment:
-            kept = {key: why for key, why in made.reasons.items() if key == "Augmentation"}
-            made = replace(before, augment=made.augment, reasons=kept)
+        made = _without_kept(made, before, keep)
         for topic, phrase in made.reasons.items():
             reasons.setdefault(topic, []).append(phrase)
         longest = max(longest, made.length)
@@ -236,6 +240,21 @@ def apply_rules(
     return replace(recipe, preset=None), [
         f"{topic}: {'; '.join(phrases)}." for topic, phrases in reasons.items()
     ]
+
+
+def _without_kept(made: Choice, before: Choice, keep: Kept) -> Choice:
+    """Return the choices for what is not kept of a trained model."""
+    if keep == "nothing":
+        return made
+    topics = ["Augmentation"] + ["Validation"] * (keep == "architecture")
+    reasons = {key: why for key, why in made.reasons.items() if key in topics}
+    if keep == "all":
+        return replace(before, augment=made.augment, reasons=reasons)
+    fixed = ("encoder.", "optim.lr", "training.linear_start", "training.lr_scale")
+    fields = {key: value for key, value in made.fields.items() if not key.startswith(fixed)}
+    return replace(
+        made, input=before.input, preprocess=before.preprocess, fields=fields, reasons=reasons
+    )
 
 
 def _with_choice(recipe: Recipe, name: str, made: Choice, *, is_alone: bool) -> Recipe:

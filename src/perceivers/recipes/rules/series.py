@@ -39,6 +39,8 @@ def choose(choice: Choice, facts: ModalityFacts) -> Choice:
         return choice
     rows = facts.data.rows
     few = rows < FEW_ROWS or facts.measured.length < _CELLS_LENGTH
+    if facts.data.is_pretrained:
+        few = not part.stem_channels
     if facts.data.is_open(f"augment.{facts.name}") and choice.augment is not None:
         # Noise changes the signs that statistics of first differences count.
         scale = 0.0 if few else choice.augment.scale
