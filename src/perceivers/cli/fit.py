@@ -30,13 +30,25 @@ Words = dict[str, tuple[str, ...]]
 """Words that follow each flag, by its name with underscores."""
 
 
-def run(args: Sequence[str]) -> int:
-    """Run the command and return its exit status."""
+def run(args: Sequence[str], *, command: str = "fit", recipe: str | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        args: Arguments after the command.
+        command: Name of the command, for messages.
+        recipe: Name of the recipe, in place of --recipe. None: that of the flag, or one that fits the data.
+    """
     positional, flags = split_flags(["--help" if arg == "-h" else arg for arg in args])
     asks = [flags.pop(name, None) is not None for name in ("help", "help_all")]
+    data = "" if any(asks) else _take_data(positional, flags)
+    if recipe is not None:
+        if "recipe" in flags:
+            wrong_arguments(
+                command, f"Expected no --recipe, since the recipe is {recipe}: use `perceivers fit`."
+            )
+        flags["recipe"] = (recipe,)
     if any(asks):
-        return _help(positional, flags, everything=asks[1])
-    data = _take_data(positional, flags)
+        return _help(positional, flags, command, everything=asks[1])
     options = _take_options(flags)
     if message := check_flags(flags):
         wrong_arguments("fit", message)
@@ -45,10 +57,10 @@ def run(args: Sequence[str]) -> int:
     from perceivers.runs.folder import is_first_process
     from perceivers.training.fit import fit
 
-    recipe = _recipe(spec, size)
+    found = _recipe(spec, size)
     try:
         overrides: dict[str, Any] = {name: FlagWords(words) for name, words in flags.items()}
-        result = fit(data, recipe, **options, **overrides)
+        result = fit(data, found, **options, **overrides)
     except OverrideError as error:  # nothing was printed or written yet
         wrong_arguments("fit", _explain(error))
     if is_first_process():
@@ -56,7 +68,7 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _help(positional: Sequence[str], flags: Words, *, everything: bool) -> int:
+def _help(positional: Sequence[str], flags: Words, command: str, *, everything: bool) -> int:
     """Print the flags of some data, of a recipe, or those that all recipes have."""
     options = _take_options(flags)
     if message := check_flags(flags):
@@ -71,7 +83,7 @@ def _help(positional: Sequence[str], flags: Words, *, everything: bool) -> int:
         text = help_text(data, recipe, options["size"], overrides, everything=everything)
     except OverrideError as error:
         wrong_arguments("fit", _explain(error))
-    echo(text)
+    echo(text.replace("usage: perceivers fit", f"usage: perceivers {command}", 1))
     return 0
 
 

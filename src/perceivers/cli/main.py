@@ -18,6 +18,7 @@ COMMANDS = {
     "quickstart": "Learn real handwritten digits: fit, evaluate, predict, explain. Two minutes.",
     "check": "Check data: what fit would choose, bad files, duplicates, labels, groups.",
     "fit": "Train on your data. Recognizes them and chooses a recipe.",
+    "pretrain": "Learn from data without labels: fit --recipe mae, to be fine-tuned.",
     "evaluate": "Measure a run on its test split, or on other data.",
     "predict": "Predict files, folders or globs.",
     "embed": "Write a vector for each file, row or text.",
@@ -102,7 +103,7 @@ def _run(command: str, args: list[str], *, debug: bool) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
         hint = " `--resume` with the same --out continues from the last checkpoint."
-        echo(f"\nInterrupted.{hint if command == 'fit' else ''}", err=True)
+        echo(f"\nInterrupted.{hint if command in ('fit', 'pretrain') else ''}", err=True)
         return 130
     except BrokenPipeError:  # as in `perceivers recipes | head`: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

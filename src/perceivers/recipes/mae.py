@@ -97,7 +97,7 @@ def mae(size: str = "tiny") -> Recipe:
     replaces them by the modalities of the data. Inputs and encoder are those of the default recipe for these, so that
     `--init-from` takes them over for labels.
 
-    Run:      perceivers pretrain DATA --out runs/unlabeled, then
+    Run:      perceivers fit DATA --recipe mae --out runs/unlabeled (or perceivers pretrain DATA), then
               perceivers fit DATA --init-from runs/unlabeled
     Expected: docs/results/pretraining.md has four data sets with a tenth of their labels.
     Reference: Ours, of the papers' parts: masked autoencoders (arXiv:2111.06377), and masked pretraining of

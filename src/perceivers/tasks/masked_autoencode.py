@@ -43,6 +43,12 @@ class MaskedAutoencodeConfig(ReconstructionTaskConfig):
     """
 
     pretrains: ClassVar[bool] = True
+    next_commands: ClassVar[tuple[str, ...]] = (
+        "fit DATA --init-from RUN",
+        "probe RUN DATA",
+        "predict RUN FILE... --save FOLDER",
+        "report RUN",
+    )
 
     kind: Literal["masked_autoencode"] = "masked_autoencode"
     parts: dict[str, MaskingConfig] = field(default_factory=dict[str, Any])
