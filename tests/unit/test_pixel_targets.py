@@ -23,6 +23,7 @@ from perceivers.data.modalities.image.modality import (
     check_alike,
 )
 from perceivers.data.sources.open import open_data
+from perceivers.inputs.image import ConvInputConfig
 from perceivers.models.perceiver import build
 from perceivers.recipes import get_recipe
 from perceivers.recipes.assume import assume
@@ -280,8 +281,10 @@ def fill(recipe):
 
 def test_recipes_that_cannot_answer_pixels_say_so(tmp_path):
     (recipe, _), _ = specialized(write_pairs(tmp_path))
-    stem = replace(recipe, inputs=get_recipe("images").inputs)
-    with pytest.raises(ValueError, match="an input of kind pixels or patches, got residual"):
+    stem = replace(recipe, inputs={"image": ConvInputConfig()})
+    with pytest.raises(
+        ValueError, match="an input of kind pixels, patches or residual, got convolved"
+    ):
         fill(stem)
     two = replace(recipe, task=replace(recipe.task, label_names=("a", "b")))
     with pytest.raises(ValueError, match="a name for each of the 3 classes of pixels, got 2"):

@@ -44,7 +44,8 @@ def run(args: Sequence[str], *, command: str = "fit", recipe: str | None = None)
     if recipe is not None:
         if "recipe" in flags:
             wrong_arguments(
-                command, f"Expected no --recipe, since the recipe is {recipe}: use `perceivers fit`."
+                command,
+                f"Expected no --recipe, since the recipe is {recipe}: use `perceivers fit`.",
             )
         flags["recipe"] = (recipe,)
     if any(asks):

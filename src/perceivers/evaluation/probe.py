@@ -72,7 +72,7 @@ def probe(
         OSError: If the model or the data cannot be read.
     """
     saved = load_any(source)
-    run = resolve(data, pretrained=saved, overrides={**overrides, "max_steps": 1})
+    run = resolve(data, pretrained=saved, overrides={**overrides, "max_steps": 1, "folds": 1})
     config = run.recipe.task
     if run.data.target_kind == "several" or config.default_for not in PROBLEMS or run.data.streams:
         raise ValueError(

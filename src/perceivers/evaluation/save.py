@@ -13,11 +13,10 @@ from PIL import Image
 
 from perceivers.data.base import atomic_write, require
 from perceivers.data.modalities.flow.decode import write_flo
+from perceivers.escaping import encode_text
+from perceivers.evaluation.pictures import picture_of, side_by_side
 from perceivers.tasks.flow_colors import flow_colors
 from perceivers.tasks.prediction import Prediction, Reconstruction
-
-_SHOWN_ROWS = 192  # smaller images and videos are enlarged to about so many rows
-_GAP = 2  # pixels between the original and its reconstruction, before they are enlarged
 
 
 def save_predictions(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
@@ -84,8 +83,10 @@ def save_flows(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
 def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
     """Write the reconstructions of one sample, and return the files.
 
-    A video becomes an .mp4 and an image a .png, the original on the left and the reconstruction on the right; audio
-    two .wav files; any other modality an .npz of `original` and `reconstruction`.
+    A video becomes an .mp4 and an image a .png, the original on the left and the reconstruction on the right, what was
+    visible between them if parts were hidden; audio two .wav files; any other modality an .npz of `original` and
+    `reconstruction`. Where parts were hidden, the .npz has them as `hidden`, and there is a picture (.png), or lines of
+    text (.txt).
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = prediction.name.partition(" + ")[0]
@@ -98,7 +99,7 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
     for name, pair in prediction.reconstructions.items():
         path = folder / f"{stem}.{name}"
         if pair.kind == "image":
-            both = Image.fromarray(_side_by_side(pair.original, pair.restored))
+            both = Image.fromarray(side_by_side(pair))
             written.append(path.with_name(path.name + ".png"))
             _write_png(written[-1], both)
         elif pair.kind == "video":
@@ -110,9 +111,28 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
                 _write_audio(written[-1], samples, round(pair.rate or 1))
         else:
             written.append(path.with_name(path.name + ".npz"))
+            hidden = {} if pair.hidden is None else {"hidden": pair.hidden}
             with atomic_write(written[-1]) as new, new.open("wb") as stream:
-                np.savez(stream, original=pair.original, reconstruction=pair.restored)
+                np.savez(stream, original=pair.original, reconstruction=pair.restored, **hidden)
+        if pair.hidden is not None and pair.kind not in ("image", "video"):
+            written += _save_picture(pair, path)
     return written
+
+
+def _save_picture(pair: Reconstruction, path: Path) -> list[Path]:
+    """Write the picture of a reconstruction, if it can be drawn here, and return its file."""
+    try:
+        picture = picture_of(pair)
+    except ImportError:  # matplotlib is optional
+        return []
+    if isinstance(picture, str):
+        file = path.with_name(path.name + ".txt")
+        with atomic_write(file) as new:
+            new.write_bytes(encode_text(picture + "\n"))
+        return [file]
+    file = path.with_name(path.name + ".png")
+    _write_png(file, picture)
+    return [file]
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
@@ -120,18 +140,9 @@ def _write_png(path: Path, image: Image.Image) -> None:
         image.save(new, format="PNG")
 
 
-def _side_by_side(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Return two images, or videos frame by frame, next to each other; small ones are enlarged."""
-    gap = np.full_like(left[..., :_GAP, :], 255)
-    both = np.concatenate([left, gap, right], axis=-2)
-    times = max(1, _SHOWN_ROWS // both.shape[-3])
-    both = both.repeat(times, axis=-3).repeat(times, axis=-2)
-    return both[..., 0] if both.shape[-1] == 1 else both
-
-
 def _write_video(path: Path, pair: Reconstruction) -> None:
     av = require("av", "video")
-    frames = _side_by_side(pair.original, pair.restored)
+    frames = side_by_side(pair)
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, odd, mode="edge")  # H.264 needs even sides
     rate = Fraction(pair.rate or 1).limit_denominator(1000)

@@ -26,6 +26,11 @@ class _ImageGrid:
     num_channels: int
 
     @property
+    def element_patch(self) -> tuple[int, int] | None:
+        """Height and width of the pixels that an element stands for. None: elements overlap."""
+        return None
+
+    @property
     def value_grid(self) -> dict[str, Any]:
         """Size, channels and flags of the grid of values that autoencoding reconstructs."""
         return {"size": self.size, "num_channels": self.num_channels}
@@ -49,6 +54,11 @@ class PixelInputConfig(_ImageGrid):
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
 
+    @property
+    def element_patch(self) -> tuple[int, int]:
+        """A single pixel."""
+        return 1, 1
+
 
 @configclass
 class PatchInputConfig(_ImageGrid):
@@ -68,6 +78,11 @@ class PatchInputConfig(_ImageGrid):
     patch: tuple[int, int] = (4, 4)
     positions: PositionsConfig | None = field(default_factory=FourierPositionsConfig)
     project_channels: int | None = None
+
+    @property
+    def element_patch(self) -> tuple[int, int]:
+        """The patch."""
+        return self.patch
 
 
 @configclass
@@ -115,6 +130,11 @@ class ResidualInputConfig(_ImageGrid):
     positions: PositionsConfig | None = field(
         default_factory=lambda: FourierPositionsConfig(num_bands=2, max_resolution=(4, 4))
     )
+
+    @property
+    def element_patch(self) -> tuple[int, int]:
+        """The pixels from one cell to the next."""
+        return self.stem.element_step
 
 
 ImageInputConfig = Annotated[

@@ -9,10 +9,11 @@ from perceivers.data.base import DataConfig
 from perceivers.data.registry import find_defaults, find_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import Saved
-from perceivers.inputs.registry import joins_columns
+from perceivers.inputs.registry import joins_columns, preprocess_of
 from perceivers.recipes.common import SIZES, own_optim
 from perceivers.recipes.own_data import default_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
+from perceivers.recipes.rules.length import with_batch_size
 from perceivers.tasks.classification import ClassificationConfig
 
 NAME = "finetune"
@@ -92,7 +93,7 @@ def finetuning_recipe(
     if has_labels and config.task is not None and config.task.pretrains:
         base = _after_pretraining(base, inputs)
         return replace(
-            base,
+            with_batch_size(base, num_rows),
             fusion=_fusion(saved, inputs),
             preprocess={name: part for name, part in base.preprocess.items() if name in wanted},
         ), source
@@ -109,6 +110,27 @@ def finetuning_recipe(
         preset="default",
     )
     return recipe, source
+
+
+def with_architecture(recipe: Recipe, saved: Saved) -> Recipe:
+    """Return a recipe with the inputs and the encoder of a model that was pretrained on modalities of these kinds.
+
+    Raises:
+        ValueError: If the model does not read one of the recipe's modalities.
+    """
+    theirs = saved.config.model.inputs
+    by_kind = {preprocess_of(part.kind): name for name, part in theirs.items()}
+    inputs, preprocess = dict(recipe.inputs), dict(recipe.preprocess)
+    opened = _open_sizes(saved)
+    for name, part in recipe.inputs.items():
+        other = by_kind.get(preprocess_of(part.kind))
+        if other is None:
+            raise ValueError(
+                f"The model of {saved.folder} reads {', '.join(theirs)}, but recipe {recipe.name} {name}. Leave "
+                "--init-from out, or name a run that was pretrained on such data."
+            )
+        inputs[name], preprocess[name] = theirs[other], opened[other]
+    return replace(recipe, inputs=inputs, preprocess=preprocess, encoder=saved.config.model.encoder)
 
 
 def _after_pretraining(base: Recipe, inputs: Mapping[str, Any]) -> Recipe:

@@ -31,7 +31,7 @@ from perceivers.recipes.own_data import recipe_for
 from perceivers.recipes.registry import Recipe, get_recipe, sizes_of
 from perceivers.recipes.rules.base import Kept, apply_rules, num_rows, training_rows
 from perceivers.recipes.rules.folds import with_folds, with_views
-from perceivers.recipes.rules.length import with_length
+from perceivers.recipes.rules.length import with_batch_size, with_length
 from perceivers.tasks.config import TargetInfo
 from perceivers.tasks.multitask import multitask_config
 from perceivers.tasks.reconstruction_task import LABEL
@@ -42,9 +42,6 @@ _SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
 
 # Recipes for any modalities, and the functions that return them for those of the data.
 _FOR_MODALITIES = {"multimodal": recipe_for, "hip": hip_for}
-
-# An epoch of few samples still has that many steps, unless they would be smaller than the smallest batch.
-_STEPS, _SMALLEST_BATCH = 64, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,12 +239,7 @@ def choose_recipe(
     others = ", ".join(s for s in sizes_of(name) if s != size)
     sentence = f"Recipe {name} in size {size}, {why} (--size {others})."
     chosen = recipe_for(kinds, size) if name == "multimodal" else get_recipe(name, size=size)
-    batch = chosen.training.batch_size
-    while batch > _SMALLEST_BATCH and batch * _STEPS > (num_rows(source) or batch * _STEPS):
-        batch //= 2
-    if batch < chosen.training.batch_size:
-        chosen = replace(chosen, training=replace(chosen.training, batch_size=batch))
-    return chosen, sentence
+    return with_batch_size(chosen, num_rows(source)), sentence
 
 
 def _rebuild_for_data(recipe: Recipe, source: DatasetBundle, *, size: str | None) -> Recipe:

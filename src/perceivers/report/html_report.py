@@ -21,6 +21,7 @@ from perceivers.explain.render.write import explain_file
 from perceivers.hub.checkpoint import WEIGHTS_FILE, Saved
 from perceivers.recipes.files import dump_recipe
 from perceivers.report.mistakes import SHOWN, cards, mistake_cards, row_name
+from perceivers.report.reconstructions import reconstruction_cards
 from perceivers.runs.record import LoadedRun, read_run
 from perceivers.runs.report import (
     CLASS_HEAD,
@@ -72,6 +73,7 @@ code { font: .9em ui-monospace, monospace; }
 figure { margin: 1rem 0; } figure img { width: 100%; height: auto; background: #fff; border-radius: .4rem; }
 figure svg { width: 100%; height: auto; } figure img, figure svg { min-width: 42rem; }
 details summary { cursor: pointer; }
+figure.reconstruction img { width: auto; min-width: 0; max-width: 100%; display: block; margin-bottom: .4rem; }
 .narrow { max-width: 30rem; } .narrow figure svg { min-width: 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(10rem, 100%), 1fr)); gap: .8rem; }
 .cards figure { margin: 0; padding: .6rem; border: 1px solid var(--line); border-radius: .4rem; }
@@ -403,8 +405,11 @@ def _samples(
             title = f"Worst mistakes{of_task} on {data.split}"
             sections.append(_section(title, cards(shown)))
     if examples > 0:
-        figures, more = _examples(data, examples)
-        missing += more
+        shown, more = reconstruction_cards(data.predictor, data.source, data.split, examples)
+        title = f"Reconstructions of samples of {data.split}"
+        sections += [_section(title, *shown)] if shown else []
+        figures, others = _examples(data, examples)
+        missing += [*more, *others]
     return sections, figures, missing
 
 

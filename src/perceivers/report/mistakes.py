@@ -86,9 +86,9 @@ def _card(
         if isinstance(shown, str):
             parts.append(f"<blockquote>{escape_html(shown)}</blockquote>")
         elif shown is not None:
-            parts.append(_image_element(shown, name))
+            parts.append(image_element(shown, name))
     for title, image in _dense_images(predictor, source, split, number).items():
-        parts.append(f'<div class="quiet">{title}</div>{_image_element(image, title)}')
+        parts.append(f'<div class="quiet">{title}</div>{image_element(image, title)}')
     text = escape_html(str(mistake["text"])).replace(" %", "&nbsp;%")
     caption = f'<figcaption><b>{text}</b><br><span class="quiet">{escape_html(name)}</span>'
     return f"<figure>{''.join(parts)}{caption}</figcaption></figure>"
@@ -125,7 +125,7 @@ def _dense_images(
     return {"predicted": prediction.image, "in truth": true}
 
 
-def _image_element(image: Image.Image, label: str) -> str:
+def image_element(image: Image.Image, label: str) -> str:
     """Return an image as an element with a data URL; one of a few pixels is enlarged."""
     shown = image.convert("RGB")
     factor = max(160 // max(shown.size), 1)

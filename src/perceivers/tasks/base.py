@@ -78,6 +78,9 @@ class Task(ABC):
     has_baseline: ClassVar[bool] = False
     """Whether `fit_baseline` returns one, for which evaluation reads the training split."""
 
+    reconstructs: ClassVar[bool] = False
+    """Whether predictions have reconstructions of the inputs, to be shown beside them."""
+
     export_output: ClassVar[ExportOutput | None] = None
     """Readable output of an exported graph: `probabilities` of the outputs. None: the graph has logits alone."""
 

@@ -96,12 +96,12 @@ class DenseConfig(BaseTaskConfig):
     def fit_to_inputs(self, inputs: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Self:
         """Return the configuration with the size of the images and of the patches."""
         part, target = inputs[self.modality], preprocess[self.target]
-        if part.kind not in ("pixels", "patches"):
+        patch = getattr(part, "element_patch", None)
+        if patch is None:
             raise ValueError(
-                "An output query predicts the pixels of its input element: expected an input of kind pixels or "
-                f"patches, got {part.kind}."
+                "An output query predicts the pixels of its input element: expected an input of kind pixels, "
+                f"patches or residual, got {part.kind}."
             )
-        patch = part.patch if part.kind == "patches" else (1, 1)
         return replace(self, size=getattr(target, "size", None), patch=patch)
 
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch.nn.functional import pad
 
 from perceivers.registry import ConfigRegistry, configclass
 from perceivers.tasks.prediction import Reconstruction
@@ -285,6 +286,38 @@ class RowsMaskingConfig(GridMaskingConfig):
     blocks: tuple[int, ...] = (32,)
     most: tuple[int, ...] = (1,)
     patch: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        GridMaskingConfig.__post_init__(self)
+        if self.patch != (1,):
+            raise ValueError(
+                f"Expected patch=(1,), since each row has its own query, got {self.patch}."
+            )
+
+    def hide(
+        self, x: Tensor, mask: Bool[Tensor, "B L"] | None, units: Bool[Tensor, "B n"]
+    ) -> HiddenPart:
+        """Return the array with some rows hidden; there are targets of as many rows as the batch has."""
+        found = GridMaskingConfig.hide(self, x, mask, units)
+        rows = slice(x.shape[1])
+        return replace(found, values=found.values[:, rows], hidden=found.hidden[:, rows])
+
+    def restored(
+        self,
+        preprocess: Any,
+        x: Tensor,
+        mask: Bool[Tensor, "B L"] | None,
+        target: HiddenPart,
+        outputs: Float[Tensor, "B O V"],
+    ) -> list[Reconstruction]:
+        """Return each array, and the same with hidden rows replaced by predictions."""
+        behind = (0, 0, 0, self.grid[0] - x.shape[1])
+        whole = replace(
+            target, values=pad(target.values, behind), hidden=pad(target.hidden, behind)
+        )
+        return GridMaskingConfig.restored(
+            self, preprocess, x, rows_of(x, mask), whole, pad(outputs, behind)
+        )
 
 
 def rows_of(x: Tensor, mask: Bool[Tensor, "B L"] | None) -> Bool[Tensor, "B M"]:

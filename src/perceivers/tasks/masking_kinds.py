@@ -112,10 +112,13 @@ class PointsMaskingConfig(GridMaskingConfig):
         target: HiddenPart,
         outputs: Float[Tensor, "B O V"],
     ) -> list[Reconstruction]:
-        """Return each point cloud, and its visible points with the centers of the cells that were predicted full."""
+        """Return each point cloud, and its visible points with the centers of the cells that are likeliest full."""
         real = rows_of(x, mask)
         found = to_grid(self, torch.where(target.hidden, outputs.float(), 0.0))
-        full = found[..., 0].flatten(1) > 0.5
+        shares = found[..., 0].flatten(1).clamp(0, 1)
+        # As many cells as are expected to hold a point: few of them are certain.
+        rank = shares.argsort(dim=1, descending=True).argsort(dim=1)
+        full = rank < shares.sum(dim=1, keepdim=True).round()
         axis = (torch.arange(self.cells, device=x.device) + 0.5) * (2 / self.cells) - 1
         centers = torch.cartesian_prod(axis, axis, axis)
         visible = real if target.mask is None else target.mask

@@ -80,6 +80,7 @@ class ReconstructionTask(Task):
 
     config: Any
     has_baseline = True
+    reconstructs = True
     optional_answer_fields = ("values", "images")
 
     label_weight: float | None = None

@@ -23,6 +23,7 @@ from perceivers.models.compression import compression
 from perceivers.models.perceiver import build
 from perceivers.nn.heap import keep_freed_memory
 from perceivers.recipes.files import RECIPE_FILE, find_recipe, read_run_recipe
+from perceivers.recipes.finetune import with_architecture
 from perceivers.recipes.overrides import override
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import ResolvedRun, resolve
@@ -144,6 +145,11 @@ def fit(
                 f"Without --recipe the architecture is that of {init_from}: expected no --size, got {size}."
             )
         pretrained = load_any(init_from)
+    source = pretrained
+    if init_from is not None and chosen is not None and chosen.task.target_modalities:
+        source = load_any(init_from)
+        if source.config.task is not None and source.config.task.pretrains:
+            chosen = with_architecture(chosen, source)
     run = resolve(
         data, chosen, size=size, overrides=overrides, splits=splits, pretrained=pretrained
     )
@@ -156,7 +162,7 @@ def fit(
         resume=resume,
         other_data=resume_with_other_data,
         init_from=init_from,
-        pretrained=pretrained,
+        pretrained=source,
         data=data_path(data),
     )
 

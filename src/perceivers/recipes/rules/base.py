@@ -98,6 +98,7 @@ class ModalityFacts:
         return (
             self.is_alone
             and not self.source.streams
+            and self.source.target is not None
             and self.data.target_kind in _LINEAR_TARGETS
             and self.data.is_open("training.linear_start")
         )
@@ -228,7 +229,7 @@ def apply_rules(
         )
         rule, adapter = _RULES.get(config.kind, (None, object))
         made = rule(before, about) if rule and isinstance(before.input, adapter) else before
-        made = _without_kept(made, before, keep)
+        made = _without_kept(made, before, keep, facts)
         for topic, phrase in made.reasons.items():
             reasons.setdefault(topic, []).append(phrase)
         longest = max(longest, made.length)
@@ -242,7 +243,7 @@ def apply_rules(
     ]
 
 
-def _without_kept(made: Choice, before: Choice, keep: Kept) -> Choice:
+def _without_kept(made: Choice, before: Choice, keep: Kept, facts: DataFacts) -> Choice:
     """Return the choices for what is not kept of a trained model."""
     if keep == "nothing":
         return made
@@ -251,6 +252,8 @@ def _without_kept(made: Choice, before: Choice, keep: Kept) -> Choice:
     if keep == "all":
         return replace(before, augment=made.augment, reasons=reasons)
     fixed = ("encoder.", "optim.lr", "training.linear_start", "training.lr_scale")
+    if not facts.is_open("training.cache_latents"):  # outputs are then those of the latents alone
+        fixed = (*fixed, "output.")
     fields = {key: value for key, value in made.fields.items() if not key.startswith(fixed)}
     return replace(
         made, input=before.input, preprocess=before.preprocess, fields=fields, reasons=reasons

@@ -24,8 +24,19 @@ _LENGTHS: dict[Preset, _Length] = {
     "best": _Length(1_500_000, 30, 800, 3_000),
 }
 
+# An epoch of few samples still has that many steps, unless they would be smaller than the smallest batch.
+_STEPS, _SMALLEST_BATCH = 64, 16
+
 # Length of each member of an ensemble, relative to a single model: five of them take twice as long.
 _MEMBER_SHARE = 0.4
+
+
+def with_batch_size(recipe: Recipe, num_rows: int | None) -> Recipe:
+    """Return the recipe with a smaller batch if an epoch of few rows would have few steps."""
+    batch = recipe.training.batch_size
+    while batch > _SMALLEST_BATCH and batch * _STEPS > (num_rows or batch * _STEPS):
+        batch //= 2
+    return replace(recipe, training=replace(recipe.training, batch_size=batch))
 
 
 def has_limit(recipe: Recipe) -> bool:
