@@ -52,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks import small_cpu
 
         return small_cpu.main(given[1:])
+    if given[:1] == ["pretraining"]:
+        from benchmarks import pretraining
+
+        return pretraining.main(given[1:])
     if given[:1] == ["evidence"]:
         from benchmarks import evidence
 

@@ -33,7 +33,7 @@ class Options:
         file: The file, or a row of a table as a table of one row.
         among: Files, a folder, a table, or a file of vectors that `perceivers embed` wrote.
         top: Number of samples to list.
-        out: An image of the file and the similar ones, of runs on images.
+        out: A picture of the file and the similar ones: images, curves, spectrograms, point clouds or texts.
         device: Where to compute. `auto` uses an accelerator if there is one.
         batch_size: Samples in one forward pass.
     """
@@ -70,10 +70,25 @@ def run(args: Sequence[str]) -> int:
         if options.out is not None:
             from perceivers.evaluation.similar import draw_similar
 
-            draw_similar(name, found, options.out)
+            tiles = _tiles(predictor, options, {name, *(one for one, _ in found)})
+            draw_similar(name, found, options.out, tiles)
             echo(f"\nImage in {options.out}", err=True)
             break
     return 1 if failed else 0
+
+
+def _tiles(predictor: "Predictor", options: Options, names: set[str]) -> dict[str, Any]:
+    """Return images or texts of samples by name, of files and rows of --among."""
+    from perceivers.evaluation.embeddings import is_vectors
+    from perceivers.explain.render.thumbnails import thumbnails
+    from perceivers.hub.checkpoint import Saved
+
+    saved = Saved(model=predictor.model, config=predictor.config, folder=predictor.folder)
+    files = [name for name in names if Path(name).is_file()]
+    items = [item_of(options.file), *files]
+    if not is_vectors(Path(options.among)):
+        items.append(item_of(options.among))
+    return thumbnails(saved, items, names)
 
 
 def _among(predictor: "Predictor", among: str, how: dict[str, Any]) -> "Embeddings":
