@@ -69,6 +69,15 @@ def test_every_modality_is_pretrained_measured_and_drawn(name, tmp_path):
     assert prediction.reconstructions[modality].hidden.any()
     saved = save_predictions([prediction], tmp_path / "saved")
     assert [path.name.partition(".")[2] for path in saved] == files
+    if name in ("series", "texts"):  # files
+        first = next(path for path in sorted(data.rglob("*")) if path.is_file())
+        image = tmp_path / "similar.png"
+        status, _, err = run_command(
+            "similar", run, first, "--among", data, "--top", "2", "--out", image
+        )
+        assert status == 0, err
+        with Image.open(image) as shown:
+            assert np.asarray(shown.convert("L"))[20:160].std() > 5
 
 
 def test_several_modalities_are_pretrained_together(tmp_path):

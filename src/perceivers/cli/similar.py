@@ -33,7 +33,7 @@ class Options:
         file: The file, or a row of a table as a table of one row.
         among: Files, a folder, a table, or a file of vectors that `perceivers embed` wrote.
         top: Number of samples to list.
-        out: A picture of the file and the similar ones: images, curves, spectrograms, point clouds or texts.
+        out: An image of the file and the similar ones: images, curves, spectrograms, point clouds or texts.
         device: Where to compute. `auto` uses an accelerator if there is one.
         batch_size: Samples in one forward pass.
     """

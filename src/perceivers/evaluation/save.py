@@ -14,7 +14,7 @@ from PIL import Image
 from perceivers.data.base import atomic_write, require
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.escaping import encode_text
-from perceivers.evaluation.pictures import picture_of, side_by_side
+from perceivers.evaluation.drawings import draw_reconstruction, side_by_side
 from perceivers.tasks.flow_colors import flow_colors
 from perceivers.tasks.prediction import Prediction, Reconstruction
 
@@ -85,7 +85,7 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
 
     A video becomes an .mp4 and an image a .png, the original on the left and the reconstruction on the right, what was
     visible between them if parts were hidden; audio two .wav files; any other modality an .npz of `original` and
-    `reconstruction`. Where parts were hidden, the .npz has them as `hidden`, and there is a picture (.png), or lines of
+    `reconstruction`. Where parts were hidden, the .npz has them as `hidden`, and there is a drawing (.png), or lines of
     text (.txt).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,27 +111,29 @@ def save_reconstructions(prediction: Prediction, folder: Path) -> list[Path]:
                 _write_audio(written[-1], samples, round(pair.rate or 1))
         else:
             written.append(path.with_name(path.name + ".npz"))
-            hidden = {} if pair.hidden is None else {"hidden": pair.hidden}
+            arrays = {"original": pair.original, "reconstruction": pair.restored}
+            if pair.hidden is not None:
+                arrays["hidden"] = pair.hidden
             with atomic_write(written[-1]) as new, new.open("wb") as stream:
-                np.savez(stream, original=pair.original, reconstruction=pair.restored, **hidden)
+                np.savez(stream, allow_pickle=False, **arrays)
         if pair.hidden is not None and pair.kind not in ("image", "video"):
-            written += _save_picture(pair, path)
+            written += _save_drawing(pair, path)
     return written
 
 
-def _save_picture(pair: Reconstruction, path: Path) -> list[Path]:
-    """Write the picture of a reconstruction, if it can be drawn here, and return its file."""
+def _save_drawing(pair: Reconstruction, path: Path) -> list[Path]:
+    """Write the drawing of a reconstruction, if it can be drawn here, and return its file."""
     try:
-        picture = picture_of(pair)
+        drawing = draw_reconstruction(pair)
     except ImportError:  # matplotlib is optional
         return []
-    if isinstance(picture, str):
+    if isinstance(drawing, str):
         file = path.with_name(path.name + ".txt")
         with atomic_write(file) as new:
-            new.write_bytes(encode_text(picture + "\n"))
+            new.write_bytes(encode_text(drawing + "\n"))
         return [file]
     file = path.with_name(path.name + ".png")
-    _write_png(file, picture)
+    _write_png(file, drawing)
     return [file]
 
 

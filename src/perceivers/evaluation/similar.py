@@ -1,4 +1,4 @@
-"""Picture of a sample and the ones most similar to it."""
+"""Image of a sample and the ones most similar to it."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def draw_similar(
         left = _GAP + place * (_SIDE + _GAP)
         if one not in tiles:
             raise ValueError(
-                f"A picture can be drawn of samples that can be read, and '{one}' is none. Give the samples themselves "
+                f"An image can be drawn of samples that can be read, and '{one}' is none. Give the samples themselves "
                 "with --among, or leave --out out to get a list."
             )
         canvas.paste(_square(tiles[one]), (left, _GAP))

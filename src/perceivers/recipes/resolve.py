@@ -121,7 +121,7 @@ def resolve_recipe(
 
 
 def _kept(pretrained: Saved | None) -> Kept:
-    """Return what the rules keep of the recipe of a trained model."""
+    """Return the part of a trained model's recipe that the rules keep."""
     if pretrained is None:
         return "nothing"
     task = pretrained.config.task

@@ -3,7 +3,7 @@
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.samples import Sample
 from perceivers.escaping import escape_html
-from perceivers.evaluation.pictures import picture_of
+from perceivers.evaluation.drawings import draw_reconstruction
 from perceivers.evaluation.predict import Predictor
 from perceivers.report.mistakes import image_element, row_name
 
@@ -27,7 +27,7 @@ def reconstruction_cards(
             (prediction,) = predictor.stream([Sample(name=name, row=row)])
             parts: list[str] = []
             for modality, pair in prediction.reconstructions.items():
-                shown = picture_of(pair)
+                shown = draw_reconstruction(pair)
                 if isinstance(shown, str):
                     parts.append(f"<pre>{escape_html(shown)}</pre>")
                 else:

@@ -49,7 +49,7 @@ class HiddenPart:
 def draw_hidden(
     scores: Float[Tensor, "B n"], real: Bool[Tensor, "B n"], share: float
 ) -> Bool[Tensor, "B n"]:
-    """Return which units of each sample are hidden: those of the lowest scores among its real units.
+    """Return a mask of the hidden units of each sample: those of the lowest scores among its real units.
 
     Their number is the share of the real units, rounded, at least one and never all; of a single real unit none.
     """
@@ -188,7 +188,7 @@ class GridMaskingConfig(ReconstructionConfig):
         return math.prod(self.block_grid)
 
     def real_units(self, x: Tensor, mask: Bool[Tensor, "B L"] | None) -> Bool[Tensor, "B n"]:
-        """Return which blocks hold a real value."""
+        """Return a mask of the blocks that hold a real value."""
         _, real = reconstruction_cells(replace(self, patch=self.block), x, mask)
         if real is None:
             return torch.ones(x.shape[0], self.num_units, dtype=torch.bool, device=x.device)
@@ -197,7 +197,7 @@ class GridMaskingConfig(ReconstructionConfig):
     def draw(
         self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
     ) -> Bool[Tensor, "B n"]:
-        """Return which blocks are hidden: those of the lowest scores."""
+        """Return a mask of the hidden blocks: those of the lowest scores."""
         return draw_hidden(scores, self.real_units(x, mask), self.hidden)
 
     def hide(
@@ -342,5 +342,5 @@ def _times(sides: Any) -> str:
     return " x ".join(map(str, sides))
 
 
-MASKINGS.register(GridMaskingConfig, lambda config: config)
-MASKINGS.register(RowsMaskingConfig, lambda config: config)
+for _config in (GridMaskingConfig, RowsMaskingConfig):
+    MASKINGS.register(_config, _config)

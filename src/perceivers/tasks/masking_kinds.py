@@ -30,7 +30,7 @@ class PointsMaskingConfig(GridMaskingConfig):
 
     The grid lies over the cube [-1, 1], and points outside count to its outermost cells. Further channels of the points
     (normals, colors) are predicted as their mean in each cell that holds a point. Blocks with and without points are
-    hidden at the same share, so that hidden space says nothing about where points are.
+    hidden at the same share, so that hidden space gives no hint of where points are.
 
     Attributes:
         cells: Cells of the grid along each axis.
@@ -79,7 +79,7 @@ class PointsMaskingConfig(GridMaskingConfig):
     def draw(
         self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
     ) -> Bool[Tensor, "B n"]:
-        """Return which blocks are hidden: the same share of those with points and of the empty ones."""
+        """Return a mask of the hidden blocks: the same share of those with points and of the empty ones."""
         there = self.volume(x, mask)[:, :, :1]
         whole = replace(self, patch=self.block, num_channels=1, has_missing=False)
         full = (reconstruction_cells(whole, there, None)[0] > 0).any(dim=2)
@@ -100,7 +100,7 @@ class PointsMaskingConfig(GridMaskingConfig):
     def points_in(
         self, x: Float[Tensor, "B M C"], places: Bool[Tensor, "B S S S"]
     ) -> Bool[Tensor, "B M"]:
-        """Return which points lie in marked cells."""
+        """Return a mask of the points in marked cells."""
         index = (self.grid_index(x) * _index_weights(self.cells, x.device)).sum(dim=-1)
         return places.flatten(1).gather(1, index)
 
@@ -211,7 +211,7 @@ class FieldsMaskingConfig:
     def draw(
         self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
     ) -> Bool[Tensor, "B n"]:
-        """Return which fields are hidden."""
+        """Return a mask of the hidden fields."""
         return draw_hidden(scores, rows_of(x[..., None], mask), self.hidden)
 
     def hide(
@@ -383,7 +383,7 @@ class BytesMaskingConfig:
     def draw(
         self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
     ) -> Bool[Tensor, "B n"]:
-        """Return which bytes are hidden."""
+        """Return a mask of the hidden bytes."""
         real = rows_of(x[..., None], mask)
         length = x.shape[1]
         chosen = mask_bytes(x, real, scores[:, :length] < self.hidden, unit=self.unit)
@@ -468,6 +468,5 @@ def _index_weights(side: int, device: torch.device) -> Int[Tensor, " 3"]:
     return torch.tensor([side**2, side, 1], device=device)
 
 
-MASKINGS.register(PointsMaskingConfig, lambda config: config)
-MASKINGS.register(FieldsMaskingConfig, lambda config: config)
-MASKINGS.register(BytesMaskingConfig, lambda config: config)
+for _config in (PointsMaskingConfig, FieldsMaskingConfig, BytesMaskingConfig):
+    MASKINGS.register(_config, _config)

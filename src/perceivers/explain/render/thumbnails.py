@@ -32,7 +32,7 @@ def thumbnails(saved: Saved, items: Iterable[Any], names: Collection[str]) -> di
     found: dict[str, Thumbnail] = {}
     columns = saved.config.input_columns()
     for item in items:
-        for sample in samples_of(item, columns, on_error=lambda *_: None):
+        for sample in samples_of(item, columns, on_error=_ignore):
             if sample.name in names and sample.name not in found:
                 shown = thumbnail_of(saved, sample)
                 if shown is not None:
@@ -40,3 +40,7 @@ def thumbnails(saved: Saved, items: Iterable[Any], names: Collection[str]) -> di
             if len(found) == len(names):
                 return found
     return found
+
+
+def _ignore(name: str, error: Exception) -> None:
+    """Leave a sample out that cannot be read."""

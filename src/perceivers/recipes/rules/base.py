@@ -202,7 +202,7 @@ def apply_rules(
         recipe: A recipe whose modalities are bound to the data.
         source: The data, with a validation split.
         overrides: Fields that the user has set.
-        keep: What is kept of the recipe of a trained model: `all` but the augmentation; or the `architecture`, after
+        keep: Part of a trained model's recipe that is kept: `all` but the augmentation; or the `architecture`, after
             pretraining without labels, where output, batch size and length are chosen as from scratch.
 
     Raises:

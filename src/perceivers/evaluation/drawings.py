@@ -1,4 +1,4 @@
-"""Pictures of reconstructions: the original, what the model received, and the original with hidden parts predicted."""
+"""Drawings of reconstructions: the original, what the model received, and the original with hidden parts predicted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,36 +13,36 @@ Array = npt.NDArray[Any]
 
 _GAP = 2  # pixels between images, before they are enlarged
 _SHOWN_ROWS = 192  # smaller images and videos are enlarged to about so many rows
-_FRAMES = 6  # of a video in a picture
+_FRAMES = 6  # of a video in a drawing
 _GRAY = 128
-_CHANNELS = 6  # curves of a series in a picture
+_CHANNELS = 6  # curves of a series in a drawing
 _BLANK = "_"
 _TITLES = ("original", "visible", "predicted")
 
-Picture = Callable[[Reconstruction], "Image.Image | str"]
+Drawing = Callable[[Reconstruction], "Image.Image | str"]
 
-_PICTURES: dict[str, Picture] = {}
+_DRAWINGS: dict[str, Drawing] = {}
 
 
-def register_picture(kind: str, draw: Picture) -> None:
+def register_drawing(kind: str, draw: Drawing) -> None:
     """Register the function that draws the reconstruction of a modality, by the `kind` of its preprocessing.
 
     Args:
         kind: `image`, `mel`, `points`, ...
         draw: Returns an image, or lines of text. It may raise ImportError where matplotlib is missing.
     """
-    _PICTURES[kind] = draw
+    _DRAWINGS[kind] = draw
 
 
-def picture_of(pair: Reconstruction) -> Image.Image | str:
+def draw_reconstruction(pair: Reconstruction) -> Image.Image | str:
     """Return a reconstruction beside its original and, if parts were hidden, what was visible: an image or text.
 
-    Values of a kind without a registered picture are drawn as curves.
+    Values of a kind without a registered drawing are drawn as curves.
 
     Raises:
         ImportError: If it is drawn by matplotlib, which is missing.
     """
-    return _PICTURES.get(pair.kind, _curves)(pair)
+    return _DRAWINGS.get(pair.kind, _curves)(pair)
 
 
 def side_by_side(pair: Reconstruction) -> npt.NDArray[np.uint8]:
@@ -187,9 +187,9 @@ def _drawn(draw: Callable[[Any], None], width: float, height: float) -> Image.Im
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-register_picture("image", _image)
-register_picture("video", _video)
-register_picture("mel", _spectrogram)
-register_picture("points", _points)
-register_picture("text", _text)
-register_picture("table", _table)
+register_drawing("image", _image)
+register_drawing("video", _video)
+register_drawing("mel", _spectrogram)
+register_drawing("points", _points)
+register_drawing("text", _text)
+register_drawing("table", _table)
