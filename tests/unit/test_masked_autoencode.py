@@ -324,3 +324,22 @@ def test_augmentation_mixes_and_hides_nothing():
     assert made["image"].mixup == 0
     assert made["image"].cutout == 0
     assert made["audio"].time_masks == 0
+
+
+def test_spectra_are_predicted_beside_the_values_of_series():
+    kind, config, x = INPUTS["bank of series"]
+    task, _ = task_and_model(kind, config)
+    part = task.config.parts["x"]
+    batch = task.prepare_batch({"x": x}, {}, None, training=False)
+    values, real = batch.targets.values["x"], batch.targets.real["x"]
+    assert part.num_outputs == values.shape[2] + part.num_magnitudes
+    right = torch.cat([values, part.magnitudes(values).flatten(2)], dim=2)
+    assert part.mean_error(right, values, real) < 1e-10
+    wrong = right.clone()
+    wrong[..., -1] += 1.0
+    assert part.mean_error(wrong, values, real) > 0
+    assert torch.equal(part.readable(wrong), values)
+    turned = values.unflatten(2, (-1, 2)).roll(3, dims=2).flatten(2)  # another phase
+    torch.testing.assert_close(part.magnitudes(turned), part.magnitudes(values))
+    with pytest.raises(ValueError, match="more than one axis"):
+        GridMaskingConfig(spectrum=1.0)

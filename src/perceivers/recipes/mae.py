@@ -110,7 +110,7 @@ def mae(size: str = "tiny") -> Recipe:
 register_masking("image", GridMaskingConfig(hidden=0.6, blocks=(8, 8), most=(8, 8)))
 register_masking("mel", GridMaskingConfig(hidden=0.6, blocks=(16, 4), most=(16, 16)))
 register_masking("wave", GridMaskingConfig(hidden=0.5, blocks=(64,), most=(256,)))
-register_masking("series", GridMaskingConfig(hidden=0.5, blocks=(20,), most=(16,)))
+register_masking("series", GridMaskingConfig(hidden=0.5, blocks=(10,), most=(32,), spectrum=4.0))
 register_masking("video", GridMaskingConfig(hidden=0.75, blocks=(4, 8, 8), most=(2, 8, 8)))
 register_masking("array", RowsMaskingConfig(), None)
 register_masking("points", PointsMaskingConfig())

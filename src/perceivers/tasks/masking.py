@@ -88,6 +88,9 @@ class GridMaskingConfig(ReconstructionConfig):
         most: Cells of an open `patch` along each axis at most.
         normalize: Whether the loss is that of values standardized within each patch by its own mean and deviation,
             over all channels (masked autoencoders, arXiv:2111.06377). Reconstructions then take both from the original.
+        spectrum: Of grids of one axis, the weight of a second error beside that of the values: of the logarithms of the
+            magnitudes of each patch's spectrum, which are predicted besides. They are independent of the phase, so that
+            the model learns the strength of a movement even where its steps cannot be predicted. 0: none.
         num_train_queries: Queries of a training step. None: all.
         size: As in `ReconstructionConfig`; the other fields as well.
 
@@ -106,11 +109,16 @@ class GridMaskingConfig(ReconstructionConfig):
     patch: tuple[int, ...] = ()
     most: tuple[int, ...] = (8, 8)
     normalize: bool = False
+    spectrum: float = 0.0
     num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
         check_share(self.hidden)
         axes = len(self.blocks)
+        if self.spectrum < 0 or (self.spectrum and axes > 1):
+            raise ValueError(
+                f"Expected a spectrum of at least 0, and 0 for more than one axis, got {self.spectrum} for {axes}."
+            )
         for name in ("block", "patch", "most"):
             sides = getattr(self, name)
             if sides and (len(sides) != axes or min(sides) < 1):
@@ -230,21 +238,55 @@ class GridMaskingConfig(ReconstructionConfig):
         behind = (self.num_channels or 1) * (2 if self.has_missing else 1)
         return torch.cat([x[..., :behind].masked_fill(places, 0.0), x[..., behind:]], dim=-1)
 
+    @property
+    def num_magnitudes(self) -> int:
+        """Numbers of the spectrum that each query predicts."""
+        return math.prod(self.patch) // 2 * (self.num_channels or 1) if self.spectrum else 0
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that each query predicts: its values, then their spectrum."""
+        return super().num_outputs + self.num_magnitudes
+
+    def readable(self, outputs: Float[Tensor, "B O K"]) -> Float[Tensor, "B O V"]:
+        """Return the values in the units of the data."""
+        return super().readable(outputs[..., : super().num_outputs])
+
     def mean_error(
         self,
-        outputs: Float[Tensor, "B O V"],
+        outputs: Float[Tensor, "B O K"],
         values: Float[Tensor, "B O V"],
         real: Bool[Tensor, "B O V"] | None,
     ) -> Float[Tensor, ""]:
-        """Return the mean error of the hidden values."""
+        """Return the mean error of the hidden values, with that of their spectrum."""
+        found, rest = outputs.split([values.shape[2], outputs.shape[2] - values.shape[2]], dim=2)
+        whole = values
         if self.normalize:
             mean, std = _moments(values, real)
             values = (values - mean) / std
-        return super().mean_error(outputs, values, real)
+        error = super().mean_error(found, values, real)
+        if not self.num_magnitudes:
+            return error
+        counts = None if real is None else self._by_step(real).all(dim=2)
+        squares = (
+            rest.unflatten(2, (-1, self.num_channels or 1)) - self.magnitudes(whole)
+        ).square()
+        each = squares.mean(dim=2)
+        there = torch.ones_like(each) if counts is None else counts.to(each.dtype)
+        return error + self.spectrum * (each * there).sum() / there.sum().clamp_min(1)
+
+    def magnitudes(self, values: Float[Tensor, "B O V"]) -> Float[Tensor, "B O F C"]:
+        """Return log(1 + magnitude) of each frequency above zero of each query's values, by channel."""
+        found = torch.fft.rfft(self._by_step(values), dim=2, norm="ortho").abs()
+        return found[:, :, 1:].log1p()
+
+    def _by_step(self, values: Float[Tensor, "B O V"] | Bool[Tensor, "B O V"]) -> Tensor:
+        """Return the values of each query as steps x channels."""
+        return values.unflatten(2, (-1, self.num_channels or 1))
 
     def measures(
         self,
-        outputs: Float[Tensor, "B O V"],
+        outputs: Float[Tensor, "B O K"],
         values: Float[Tensor, "B O V"],
         real: Bool[Tensor, "B O V"] | None,
     ) -> Measures:
@@ -254,7 +296,8 @@ class GridMaskingConfig(ReconstructionConfig):
     def _in_units(
         self, outputs: Tensor, values: Tensor, real: Bool[Tensor, "B O V"] | None
     ) -> Float[Tensor, "B O V"]:
-        """Return outputs in the units of the model's input."""
+        """Return outputs, without their spectrum, in the units of the model's input."""
+        outputs = outputs[..., : values.shape[2]]
         if not self.normalize:
             return outputs
         mean, std = _moments(values, real)
@@ -266,7 +309,7 @@ class GridMaskingConfig(ReconstructionConfig):
         x: Tensor,
         mask: Bool[Tensor, "B L"] | None,
         target: HiddenPart,
-        outputs: Float[Tensor, "B O V"],
+        outputs: Float[Tensor, "B O K"],
     ) -> list[Reconstruction]:
         """Return each sample, and the same with hidden values replaced by predictions."""
         cells, _ = reconstruction_cells(self, x, None)
@@ -308,7 +351,7 @@ class RowsMaskingConfig(GridMaskingConfig):
         x: Tensor,
         mask: Bool[Tensor, "B L"] | None,
         target: HiddenPart,
-        outputs: Float[Tensor, "B O V"],
+        outputs: Float[Tensor, "B O K"],
     ) -> list[Reconstruction]:
         """Return each array, and the same with hidden rows replaced by predictions."""
         behind = (0, 0, 0, self.grid[0] - x.shape[1])
