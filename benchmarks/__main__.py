@@ -4,6 +4,7 @@ A result is written as soon as it is there; running single cases again replaces 
 """
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -18,6 +19,9 @@ from benchmarks.measure import Budget
 from benchmarks.setting import Case, Setting
 
 RESULTS = Path(__file__).parent / "results"
+
+# Benchmarks with a command line of their own.
+_WHOLE = ("small_cpu", "pretraining", "evidence", "transfer")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -48,22 +52,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 if a case failed, 2 for wrong arguments."""
     given = sys.argv[1:] if argv is None else argv
-    if given[:1] == ["small_cpu"]:
-        from benchmarks import small_cpu
-
-        return small_cpu.main(given[1:])
-    if given[:1] == ["pretraining"]:
-        from benchmarks import pretraining
-
-        return pretraining.main(given[1:])
-    if given[:1] == ["evidence"]:
-        from benchmarks import evidence
-
-        return evidence.main(given[1:])
-    if given[:1] == ["transfer"]:
-        from benchmarks import transfer
-
-        return transfer.main(given[1:])
+    if given and given[0] in _WHOLE:
+        return importlib.import_module(f"benchmarks.{given[0]}").main(given[1:])
     args = arguments(argv)
     if args.child:
         harness.child(json.loads(args.child[0]), Path(args.child[1]))

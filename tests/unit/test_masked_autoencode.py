@@ -20,6 +20,7 @@ from perceivers.inputs.text import HashedTextInputConfig, TextInputConfig
 from perceivers.inputs.video import ResidualVideoInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig, build
+from perceivers.recipes.hip import hip_for
 from perceivers.recipes.mae import masked_autoencoder_for
 from perceivers.tasks.base import forward_task
 from perceivers.tasks.masked_autoencode import MaskedAutoencodeConfig, MaskedAutoencodeTask
@@ -343,3 +344,26 @@ def test_spectra_are_predicted_beside_the_values_of_series():
     torch.testing.assert_close(part.magnitudes(turned), part.magnitudes(values))
     with pytest.raises(ValueError, match="more than one axis"):
         GridMaskingConfig(spectrum=1.0)
+
+
+def test_a_hierarchical_perceiver_is_pretrained_likewise():
+    recipe = masked_autoencoder_for({"image": "image", "points": "points"}, base=hip_for)
+    inputs = {
+        "image": dataclasses.replace(recipe.inputs["image"], size=(16, 16)),
+        "points": dataclasses.replace(recipe.inputs["points"], num_points=32),
+    }
+    config = recipe.task.fit_to_inputs(inputs, {})
+    output = recipe.output.fit_to(config.output_parts())
+    torch.manual_seed(0)
+    model = build(PerceiverConfig(inputs=inputs, encoder=recipe.encoder, output=output))
+    task = MaskedAutoencodeTask(config)
+    x = {"image": drawn(2, 3, 16, 16), "points": cloud(2, 32)}
+    batch = task.prepare_batch(x, {}, None, training=True)
+    loss = task.loss(forward_task(model, batch), batch.targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(
+        weight.grad is not None
+        for name, weight in model.named_parameters()
+        if name.startswith("encoder.")
+    )

@@ -1,6 +1,6 @@
 """Masked autoencoding of any modalities, with the inputs and the encoder of their default recipes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -49,13 +49,24 @@ def register_masking(kind: str, part: Any, queries: Any = _GRID) -> None:
     _MASKINGS[kind] = _Masking(part, queries)
 
 
-def masked_autoencoder_for(kinds: Mapping[str, str], size: str = "tiny") -> Recipe:
+def masked_autoencoder_for(
+    kinds: Mapping[str, str],
+    size: str = "tiny",
+    *,
+    base: Callable[[Mapping[str, str], str], Recipe] = default_recipe,
+) -> Recipe:
     """Return a recipe that hides parts of these modalities and predicts them; `kinds` are by name, see `part_of`.
+
+    Args:
+        kinds: Kind of each modality, by its name.
+        size: Size of the recipe.
+        base: Returns the recipe whose inputs and encoder are used, by kinds and size: `hip_for` for a Hierarchical
+            Perceiver.
 
     Raises:
         ValueError: If nothing is registered by which one of them could be hidden.
     """
-    made = default_recipe(kinds, size)
+    made = base(kinds, size)
     found = {part: _masking_of(part, made.preprocess[part].kind) for part in made.inputs}
     width = SIZES[size].latent_channels
     outputs = {
