@@ -51,7 +51,8 @@ def help_of(command: str) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         for recipe in [["--recipe", name] for name in RECIPES] if command == "fit" else [[]]:
-            assert main([command, "--help-all" if command == "fit" else "--help", *recipe]) == 0
+            has_fields = command in ("fit", "pretrain")
+            assert main([command, "--help-all" if has_fields else "--help", *recipe]) == 0
     return out.getvalue().replace("_", "-")
 
 

@@ -21,9 +21,6 @@ NAME = "finetune"
 # Peak learning rate times the width of the latents, and the highest rate: 5e-4 for 128 channels, 6e-5 for 1,024.
 _RATE, _HIGHEST_RATE = 0.06, 5e-4
 
-# Peak learning rate after pretraining on unlabeled data, where the head begins at zero.
-PRETRAINED_RATE = 1e-3
-
 # Samples of a run, within fewest and most epochs.
 _SAMPLES, _FEWEST, _MOST = 30_000, 3, 30
 
@@ -147,7 +144,6 @@ def _after_pretraining(base: Recipe, inputs: Mapping[str, Any]) -> Recipe:
         encoder=base.encoder,
         preprocess=base.preprocess,
         augment={name: part for name, part in own.augment.items() if name in inputs},
-        optim=replace(own.optim, lr=PRETRAINED_RATE),
         training=replace(own.training, permute=base.training.permute),
         data=DataConfig(),
     )

@@ -251,7 +251,7 @@ def _without_kept(made: Choice, before: Choice, keep: Kept, facts: DataFacts) ->
     reasons = {key: why for key, why in made.reasons.items() if key in topics}
     if keep == "all":
         return replace(before, augment=made.augment, reasons=reasons)
-    fixed = ("encoder.", "optim.lr", "training.linear_start", "training.lr_scale")
+    fixed = ("encoder.", "training.linear_start", "training.lr_scale")
     if not facts.is_open("training.cache_latents"):  # outputs are then those of the latents alone
         fixed = (*fixed, "output.")
     fields = {key: value for key, value in made.fields.items() if not key.startswith(fixed)}
