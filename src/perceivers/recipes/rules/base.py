@@ -98,7 +98,7 @@ class ModalityFacts:
         return (
             self.is_alone
             and not self.source.streams
-            and self.source.target is not None
+            and self.data.num_classes > 0
             and self.data.target_kind in _LINEAR_TARGETS
             and self.data.is_open("training.linear_start")
         )
