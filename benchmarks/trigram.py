@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.ngrams import all_chunks
 from perceivers.data.base import Batch
-from perceivers.data.sources.chunking import chunk_texts
 from perceivers.evaluation.evaluate import choose_split, evaluate_source, loader_for, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
-from perceivers.tasks.masked import IGNORED, VOCAB_SIZE, MaskedBytesConfig
+from perceivers.tasks.byte_tokens import IGNORED, VOCAB_SIZE
+from perceivers.tasks.masked import MaskedBytesConfig
 
 _PASSES = 5  # over the training texts, with other words hidden each time
 
@@ -77,18 +78,14 @@ class Trigrams:
 
 def main() -> None:
     """Print the shares of hidden bytes that the run and the trigrams predict."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--split", help="by default as `perceivers evaluate`")
     args = parser.parse_args()
     torch.manual_seed(0)
     predictor = load_predictor(args.run, device="cpu")
-    source = open_for_run(predictor)
     # All of the training texts are counted, not only the part of each piece that is read where nothing is random.
-    task = predictor.config.task
-    assert isinstance(task, MaskedBytesConfig)
-    length = predictor.preprocess[task.modality].max_length
-    source = chunk_texts(source, task.modality, length)
+    source = all_chunks(predictor, open_for_run(predictor))
     split = choose_split(source, args.split, own=True)
     models = {
         "neighbors as shown": Trigrams(lambda _real, shown: shown),

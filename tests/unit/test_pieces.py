@@ -4,8 +4,9 @@ import pytest
 
 from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.text.chunks import TextChunking
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
-from perceivers.data.sources.chunking import ChunkedTexts, chunk_texts
+from perceivers.data.sources.chunking import ChunkedSamples, chunk_samples
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
 from perceivers.data.tables.table import ColumnTable, Field
@@ -26,7 +27,7 @@ def test_one_text_is_data(tmp_path):
     source = open_data(str(path), CONFIG)
     assert source.target is None
     assert source.form == "one text"
-    pieces = chunk_texts(source, "text", 30)
+    pieces = chunk_samples(source, "text", 30, TextChunking())
     found = texts_of(pieces)
     assert [len(media.data) for media in found] == [25, 25, 25, 25]
     assert b"".join(media.data for media in found).decode() == path.read_text()
@@ -42,7 +43,7 @@ def test_one_text_is_data(tmp_path):
 def test_short_texts_stay_whole_and_empty_ones_are_left_out(tmp_path):
     for name, text in {"a": "short", "b": "", "c": "x" * 21}.items():
         (tmp_path / f"{name}.txt").write_text(text)
-    pieces = chunk_texts(open_data(str(tmp_path), CONFIG), "text", 10)
+    pieces = chunk_samples(open_data(str(tmp_path), CONFIG), "text", 10, TextChunking())
     found = texts_of(pieces)
     assert [media.data for media in found] == [b"short", b"x" * 7, b"x" * 7, b"x" * 7]
     assert found[0].name == str(tmp_path / "a.txt")
@@ -52,7 +53,7 @@ def test_no_character_is_cut_in_two(tmp_path):
     text = "aé漢😀" * 9
     (tmp_path / "a.txt").write_text(text)
     for length in range(8, 20):
-        pieces = chunk_texts(open_data(str(tmp_path), CONFIG), "text", length)
+        pieces = chunk_samples(open_data(str(tmp_path), CONFIG), "text", length, TextChunking())
         for media in texts_of(pieces):
             assert media.data.decode() in text
 
@@ -62,7 +63,7 @@ def test_texts_of_a_table_are_cut_and_their_labels_not_looked_at(tmp_path):
     path.write_text("text,label,author\n" + f"{'word ' * 40},good,x\n{'other ' * 30},bad,y\n")
     source = open_data(str(path), DataConfig(target="nothing", group="author"))
     assert source.target is None
-    pieces = chunk_texts(source, "text", 100)
+    pieces = chunk_samples(source, "text", 100, TextChunking())
     assert len(pieces.splits["train"]) == 4
     assert pieces.splits["train"].column("author") == ["x", "x", "y", "y"]
 
@@ -70,7 +71,7 @@ def test_texts_of_a_table_are_cut_and_their_labels_not_looked_at(tmp_path):
 def test_texts_in_memory_are_cut_too():
     words = [EncodedItem("a", value="abcdef"), EncodedItem("b", data=b"ghijk"), EncodedItem("c")]
     table = ColumnTable(name="t", columns={"text": words}, fields={"text": Field("text")})
-    pieces = ChunkedTexts(table, "text", 4)
+    pieces = ChunkedSamples(table, "text", 4, TextChunking())
     assert [pieces.row(i)["text"].data for i in range(len(pieces))] == [
         *(b"abc", b"def"),
         *(b"ghi", b"jk"),
@@ -81,13 +82,13 @@ def test_what_cannot_be_cut_is_told(tmp_path):
     (tmp_path / "a.txt").touch()
     source = open_data(str(tmp_path), CONFIG)
     with pytest.raises(ValueError, match="no text in column 'text' that is not empty: train 0"):
-        chunk_texts(source, "text", 10)
+        chunk_samples(source, "text", 10, TextChunking())
     path = tmp_path / "rows.jsonl"
     line = '{"text": "%s", "label": 1}\n' % ("words in a row " * 9)
     path.write_text(line * 3)
     stream = open_data(str(path), DataConfig(target="nothing", stream=True))
     with pytest.raises(ValueError, match="Leave --stream out"):
-        chunk_texts(stream, "text", 10)
+        chunk_samples(stream, "text", 10, TextChunking())
 
 
 def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_path):

@@ -7,6 +7,7 @@ import perceivers.inputs.audio
 import perceivers.inputs.frame_pair
 import perceivers.inputs.image
 import perceivers.inputs.label
+import perceivers.inputs.music
 import perceivers.inputs.points
 import perceivers.inputs.series
 import perceivers.inputs.table

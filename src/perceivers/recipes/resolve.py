@@ -13,7 +13,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.loading.transform import encoded_item_of, sample_cells
 from perceivers.data.registry import PREPROCESS, get_modality
 from perceivers.data.sources.bundle import DatasetBundle
-from perceivers.data.sources.chunking import CHUNKERS, ChunkRequest
+from perceivers.data.sources.chunking import ChunkRequest, chunk_all
 from perceivers.data.sources.identity import SavedSplits
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
@@ -334,7 +334,7 @@ def _bind_columns(source: DatasetBundle, recipe: Recipe) -> DatasetBundle:
         columns = tuple(c for part in source.inputs.values() for c in part.all_columns)
         if recipe.task.chunked_modality is not None:
             raise ValueError(
-                f"Masked bytes are learned from one column of texts, and these were named: {', '.join(columns)}. Name "
+                f"The task learns from one column of texts, and these were named: {', '.join(columns)}. Name "
                 f"one of them: --columns {columns[0]}:text."
             )
         joined = InputColumn(columns[0], "text", columns, ("text",) * len(columns))
@@ -365,13 +365,13 @@ def split_for_task(
     *,
     num_folds: int | None = None,
 ) -> DatasetBundle:
-    """Return the data with a validation split, and texts cut into chunks if the task learns from chunks.
+    """Return the data with a validation split, and samples cut into chunks if the task learns from chunks.
 
-    The length of a chunk is that of the text's preprocessing. Without `data`, no validation split is held out.
+    The length of a chunk is that of the sample's preprocessing. Without `data`, no validation split is held out.
     The `saved` splits of a run are kept. With `num_folds`, train is divided into folds.
 
     Raises:
-        ValueError: If targets are missing, or the text that is cut into chunks; if there are too few rows to hold some
+        ValueError: If targets are missing, or the input that is cut into chunks; if there are too few rows to hold some
             out.
     """
     hold_out = None
@@ -403,7 +403,7 @@ def split_for_task(
         fraction=0.0 if data is None else data.validation_fraction,
         hold_out=hold_out,
     )
-    return CHUNKERS[source.inputs[name].kind](source, request)
+    return chunk_all(source, request)
 
 
 # -- measure ---------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class BaseTaskConfig:
 
     @property
     def chunked_modality(self) -> str | None:
-        """Text or series that is split into chunks of the model's length. None: samples are used as they are."""
+        """Input whose samples are split into chunks of the model's length. None: they are used as they are."""
         return None
 
     @property

@@ -77,7 +77,7 @@ class NextTokenTaskConfig(BaseTaskConfig):
 
     @property
     def chunked_modality(self) -> str | None:
-        """Texts and series are split into chunks of the model's length."""
+        """Sequences are split into chunks of the model's length if the vocabulary states so."""
         return self.modality if self.vocabulary.is_chunked else None
 
     @property

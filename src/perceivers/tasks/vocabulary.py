@@ -39,7 +39,7 @@ class BaseVocabulary:
     """Whether sequences are texts."""
 
     is_chunked: ClassVar[bool] = False
-    """Whether sequences are split into chunks of the model's length."""
+    """Whether sequences are split into chunks of the model's length, so that all of their tokens are used."""
 
     is_cropped: ClassVar[bool] = True
     """Whether sequences end at a random token in training."""

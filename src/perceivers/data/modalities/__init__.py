@@ -12,3 +12,4 @@ import perceivers.data.modalities.series.modality
 import perceivers.data.modalities.array.modality
 import perceivers.data.modalities.table.modality
 import perceivers.data.modalities.flow.modality
+import perceivers.data.modalities.music.modality

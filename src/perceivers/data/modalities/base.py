@@ -63,6 +63,26 @@ SAMPLED_CELLS = 192
 """Cells from which a modality is measured, unless it needs another number."""
 
 
+@runtime_checkable
+class Chunking(Protocol):
+    """Lengths and chunks of the samples of a modality, for tasks that learn from all parts of long samples."""
+
+    unit: str
+    """Plural of the unit of lengths: "bytes"."""
+
+    def size(self, item: EncodedItem) -> int:
+        """Return the length of a sample.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        ...
+
+    def cut(self, item: EncodedItem, first: int, end: int) -> EncodedItem:
+        """Return the chunk from `first` to before `end`, named after its place unless it is the whole sample."""
+        ...
+
+
 class BasePreprocessConfig:
     """Base of the `PreprocessConfig` dataclasses: how open fields (None, empty) are filled in."""
 
@@ -101,6 +121,10 @@ class BasePreprocessConfig:
     def input_fields(self) -> dict[str, Any]:
         """Return the fields of the input adapter's configuration that this one determines."""
         return {}
+
+    def chunking(self) -> Chunking | None:
+        """Return lengths and chunks of samples. None: they are not split."""
+        return None
 
     def form_fields(self) -> dict[str, tuple[str, ...] | None]:
         """Return the fields that a person types in, by name: None for a number, else the categories to choose from.

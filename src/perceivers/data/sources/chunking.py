@@ -6,31 +6,41 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perceivers.data.base import MapStyleSplit
-from perceivers.data.encoded_item import EncodedItem
+from perceivers.data.modalities.base import Chunking
+from perceivers.data.registry import get_modality, noun_of
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.series_parts import windows_of_series
 
-# Bytes of a chunk of text, if the recipe leaves that open; and chunk lengths of a training text, so that a random
+# Length of a chunk, if the recipe leaves that open; and chunk lengths of a training sample, so that a random
 # crop can begin anywhere in it.
-_CHUNK, _CHUNKS_PER_TEXT = 2048, 2
+_CHUNK, _CHUNKS_PER_SAMPLE = 2048, 2
 
 # Steps of a window of a series, if the recipe leaves that open.
 _WINDOW = 128
 
-_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of a character after its first
 
+class ChunkedSamples:
+    """Rows of a split with every sample of a column cut into chunks of similar length.
 
-class ChunkedTexts:
-    """Rows of a split with every text cut into chunks of similar length, at most `length` bytes.
+    A sample that cannot be read stays as it is, so that it is counted among the bad rows.
 
-    Characters stay whole: each belongs to the chunk in which it begins if it fits there, else to none.
+    Args:
+        split: The rows.
+        column: Name of the column.
+        length: Largest length of a chunk.
+        chunking: Lengths and chunks of samples.
     """
 
-    def __init__(self, split: MapStyleSplit, column: str, length: int) -> None:
-        self.split, self.text = split, column
-        self.chunks: list[tuple[int, int, int]] = []  # row, first byte, end
+    def __init__(self, split: MapStyleSplit, column: str, length: int, chunking: Chunking) -> None:
+        self.split, self.name, self.chunking = split, column, chunking
+        # Row, begin and end; nothing is cut if the end is 0.
+        self.chunks: list[tuple[int, int, int]] = []
         for row in range(len(split)):
-            size = _size(split.row(row)[column])
+            try:
+                size = chunking.size(split.row(row)[column])
+            except ValueError:
+                self.chunks.append((row, 0, 0))
+                continue
             count = math.ceil(size / length)
             step = math.ceil(size / count) if count else 0
             ends = [min(size, (part + 1) * step) for part in range(count)]
@@ -41,20 +51,11 @@ class ChunkedTexts:
         return len(self.chunks)
 
     def row(self, index: int) -> Mapping[str, Any]:
-        """Return a row with one chunk of its text."""
+        """Return a row with one chunk of its sample."""
         number, first, end = self.chunks[index]
         row = self.split.row(number)
-        item = row[self.text]
-        if item.path is None:
-            data = _encoded(item)[first:end]
-        else:
-            with item.open() as file:
-                file.seek(first)
-                data = file.read(end - first)
-        data = data.lstrip(_CONTINUATION) if first else data
-        is_whole = first == 0 and end >= _size(item)
-        name = item.name if is_whole else f"{item.name} from byte {first}"
-        return {**row, self.text: EncodedItem(name, data=_whole_characters(data))}
+        item = row[self.name]
+        return {**row, self.name: self.chunking.cut(item, first, end) if end else item}
 
     def column(self, name: str) -> Sequence[Any]:
         """Return one column of scalars, each cell repeated for the chunks of its row."""
@@ -62,58 +63,42 @@ class ChunkedTexts:
         return [cells[row] for row, _, _ in self.chunks]
 
 
-def chunk_texts(
-    source: DatasetBundle, modality: str, length: int, *, leave: str | None = None
+def chunk_samples(
+    source: DatasetBundle,
+    modality: str,
+    length: int,
+    chunking: Chunking,
+    *,
+    leave: str | None = None,
 ) -> DatasetBundle:
-    """Return data with chunked texts, and a note about it.
+    """Return data with chunked samples, and a note about it.
 
     Args:
         source: Data read by index.
-        modality: Name of a text input.
-        length: Largest length of a chunk in bytes.
+        modality: Name of an input.
+        length: Largest length of a chunk, in bytes of a text or events of music.
+        chunking: Lengths and chunks of samples.
         leave: A split that is not chunked.
 
     Raises:
-        ValueError: If the data are streamed, or a split has no text.
+        ValueError: If the data are streamed, or a split has no sample that is not empty.
     """
+    column = source.inputs[modality].column
+    noun = noun_of(source.inputs[modality].kind)
     if source.streams:
         raise ValueError(
-            "Texts are cut into pieces, which must be read by index. Leave --stream out."
+            f"Samples of {noun} are cut into pieces, which must be read by index. Leave --stream out."
         )
-    column = source.inputs[modality].column
     splits = {
-        name: ChunkedTexts(split, column, length)
+        name: ChunkedSamples(split, column, length, chunking)
         for name, split in source.splits.items()
         if name != leave
     }
     counts = ", ".join(f"{name} {len(chunks):,}" for name, chunks in splits.items())
     if not all(map(len, splits.values())):
-        raise ValueError(f"A split has no text in column '{column}' that is not empty: {counts}.")
-    note = f"Texts are cut into pieces of at most {length} bytes: {counts}."
+        raise ValueError(f"A split has no {noun} in column '{column}' that is not empty: {counts}.")
+    note = f"Samples of {noun} are cut into pieces of at most {length} {chunking.unit}: {counts}."
     return replace(source, splits={**source.splits, **splits}, notes=(*source.notes, note))
-
-
-def _size(item: EncodedItem) -> int:
-    if item.path is not None:
-        return item.path.stat().st_size
-    return len(_encoded(item))
-
-
-def _encoded(item: EncodedItem) -> bytes:
-    if item.data is not None:
-        return item.data
-    return item.value.encode("utf-8", "surrogatepass") if isinstance(item.value, str) else b""
-
-
-def _whole_characters(data: bytes) -> bytes:
-    """Remove an incomplete last character."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        wanted = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return data[:-back] if wanted > back else data
-    return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +120,27 @@ class ChunkRequest:
     hold_out: Callable[[DatasetBundle], DatasetBundle] | None
 
 
-def _chunk_all_texts(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
-    length = getattr(request.preprocess, "max_length", None) or _CHUNK
-    source = chunk_texts(source, request.modality, _CHUNKS_PER_TEXT * length)
+def chunk_all(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
+    """Return data with a validation split and with the samples of a modality cut into chunks.
+
+    Raises:
+        ValueError: If they cannot be cut.
+    """
+    kind = source.inputs[request.modality].kind
+    return CHUNKERS.get(kind, _chunk_all_samples)(source, request)
+
+
+def _chunk_all_samples(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
+    config, name = request.preprocess, request.modality
+    if config is None:
+        config = get_modality(source.inputs[name].kind).preprocessing[0].config()
+    chunking, length = config.chunking(), getattr(config, "max_length", None) or _CHUNK
+    if chunking is None:
+        raise ValueError(f"Samples preprocessed as '{config.kind}' cannot be cut into chunks.")
+    source = chunk_samples(source, name, _CHUNKS_PER_SAMPLE * length, chunking)
     source = source if request.hold_out is None else request.hold_out(source)
     # Cut again after the split: chunks of train and validation never overlap.
-    return chunk_texts(source, request.modality, length, leave="train")
+    return chunk_samples(source, name, length, chunking, leave="train")
 
 
 def _chunk_all_series(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:
@@ -156,7 +156,6 @@ def _chunk_all_series(source: DatasetBundle, request: ChunkRequest) -> DatasetBu
 
 
 CHUNKERS: dict[str, Callable[[DatasetBundle, ChunkRequest], DatasetBundle]] = {
-    "text": _chunk_all_texts,
     "series": _chunk_all_series,
 }
-"""Functions that cut the samples of a modality into chunks, by its name."""
+"""Functions that cut the samples of a modality whose preprocessing has no `chunking`, by its name."""

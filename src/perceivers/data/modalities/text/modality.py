@@ -23,6 +23,7 @@ from perceivers.data.modalities.base import (
     read_cells,
     stack_padded,
 )
+from perceivers.data.modalities.text.chunks import TextChunking
 from perceivers.data.registry import (
     ColumnKind,
     ModalitySpec,
@@ -157,6 +158,10 @@ class TextPreprocessConfig(BasePreprocessConfig):
     def input_fields(self) -> dict[str, Any]:
         """Return the sizes that the input adapter takes over."""
         return {"max_length": self.max_length}
+
+    def chunking(self) -> TextChunking:
+        """Return lengths and chunks of texts, in bytes."""
+        return TextChunking()
 
 
 @configclass

@@ -1,0 +1,1 @@
+"""Music: MIDI files as sequences of events."""
