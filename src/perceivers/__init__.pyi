@@ -11,6 +11,8 @@ from .evaluation.forecast import forecast as forecast
 from .evaluation.generate_images import generate_images as generate_images
 from .evaluation.predict import Predictor as Predictor
 from .evaluation.generate import generate_text as generate_text
+from .evaluation.generation_formats import GenerationFormat as GenerationFormat
+from .evaluation.generation_formats import register_format as register_format
 from .evaluation.predict import load as load
 from .evaluation.predict import save as save
 from .evaluation.probe import ProbeResult as ProbeResult
@@ -53,6 +55,9 @@ from .data.modalities.image.modality import (
     ClassMapPreprocessConfig as ClassMapPreprocessConfig,
 )
 from .data.modalities.image.modality import PixelsPreprocessConfig as PixelsPreprocessConfig
+from .data.modalities.music.modality import MusicAugmentConfig as MusicAugmentConfig
+from .data.modalities.music.modality import MusicPreprocessConfig as MusicPreprocessConfig
+from .data.modalities.music.score import MusicScore as MusicScore
 from .data.modalities.points.modality import PointsAugmentConfig as PointsAugmentConfig
 from .data.modalities.points.modality import PointsPreprocessConfig as PointsPreprocessConfig
 from .data.modalities.series.modality import SeriesAugmentConfig as SeriesAugmentConfig
@@ -175,5 +180,7 @@ from .tasks.regression import RegressionConfig as RegressionConfig
 
 # Registries
 from .tasks.registry import register_task as register_task
+from .tasks.vocabulary import BaseVocabulary as BaseVocabulary
+from .tasks.vocabulary import register_vocabulary as register_vocabulary
 
 __version__: str

@@ -19,6 +19,7 @@ _EXAMPLES = """
   perceivers generate runs/plays --prompt "To be, or not"
   perceivers generate runs/plays --length 1000 --temperature 0.7 --out scene.txt
   perceivers generate runs/plays --prompt-file start.txt --seed 1 --format json
+  perceivers generate runs/chorales --prompt start.mid --length 512 --out song.mid
   perceivers generate runs/digits --count 16 --out samples.png
   perceivers generate runs/sales --prompt sales.csv --length 24 --out forecast.png
 """
@@ -26,15 +27,15 @@ _EXAMPLES = """
 
 @dataclass(frozen=True)
 class Options:
-    """Continue a sequence by a run that was trained to predict the next token: text_ar, image_ar, series_ar.
+    """Continue a sequence by a run that was trained to predict the next token: text_ar, music, image_ar, series_ar.
 
-    A text appears as it is generated; images and forecasts need --out. Of a too long prompt the end is read.
+    A text appears as it is generated; music, images and forecasts need --out. Of a too long prompt the end is read.
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        prompt: Beginning of the text; a file with the first rows of images, or with a series. By default none.
+        prompt: Beginning of the text; a MIDI file; a file with the first rows of images, or with a series. By default none.
         prompt_file: A file with the beginning.
-        length: Number of bytes to generate, by default 256; `all` for images, which are completed; steps of a series.
+        length: Number of bytes or events to generate, by default 256; `all` for images, which are completed; steps of a series.
         count: Number of images, by default 1; of paths of a series, by default 100.
         quantiles: Quantiles of the paths of a series that are written, by default 0.1 0.5 0.9.
         temperature: Divisor of the logits. 0: always the most probable byte. By default 0.8, of samples 1.
@@ -43,7 +44,7 @@ class Options:
         seed: Seed of the random numbers.
         num_latents: Largest number of latents. By default that of training.
         format: `text`, or `json` with prompt and continuation.
-        out: A file for the text, instead of the terminal; `.png` of images, `.csv` or `.png` of a forecast.
+        out: A file for the text, instead of the terminal; `.mid` or `.png` of music, `.png` of images, `.csv` or `.png` of a forecast.
         device: Where to compute. `auto` uses an accelerator if there is one.
     """
 

@@ -150,6 +150,7 @@ DEFAULT_LENGTH = 256
 """Number of tokens to generate, where a form has no other default."""
 
 _BUILT_IN = {
+    "midi": "perceivers.evaluation.music_format",
     "pixels": "perceivers.evaluation.generate_images",
     "series_values": "perceivers.evaluation.forecast",
 }

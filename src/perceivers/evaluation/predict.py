@@ -214,12 +214,14 @@ class Predictor:
         For texts, `perceivers.generate_text` yields it character by character.
 
         Args:
-            prompts: Beginning of a sequence, or a list of several; an empty one begins a sequence. For texts a string.
-            length: Number of tokens; for texts of bytes. None: 256; images are completed.
+            prompts: Beginning of a sequence, or a list of several; an empty one begins a sequence. For texts a string,
+                for music the path of a MIDI file, its bytes or a `MusicScore`.
+            length: Number of tokens: bytes of texts, events of music. None: 256; images are completed.
             settings: Fields of `GenerationConfig`: `temperature`, `top_p`, `top_k`, `seed`, `num_latents`.
 
         Returns:
-            The continuation in the form of the run's vocabulary, or a list of them; for texts a string.
+            The continuation in the form of the run's vocabulary, or a list of them: for texts a string, for music a
+            `MusicScore`, which has the prompt, too.
 
         Raises:
             ValueError: If the run is another one, a prompt cannot be read, or a number is out of range.

@@ -12,6 +12,7 @@ from perceivers.recipes.published import (
     language,
     language_ar,
     modelnet,
+    music,
 )
 from perceivers.recipes.registry import (
     OptimConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "list_recipes",
     "mae",
     "modelnet",
+    "music",
     "own_data",
     "own_hip",
 ]
