@@ -186,4 +186,4 @@ def test_columns_of_paths_and_of_bytes(pieces, tmp_path):
     ):
         table = {"piece": column, "label": labels}
         fit(table, out=tmp_path / str(number), **small)
-        assert pv.load(tmp_path / str(number)).preprocess["piece"].kind == "music"
+        assert pv.load(tmp_path / str(number)).preprocess["music"].kind == "music"

@@ -33,9 +33,9 @@ class Options:
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        prompt: Beginning of the text; a MIDI file; a file with the first rows of images, or with a series. By default none.
+        prompt: Beginning of the text; a file with that of music, the first rows of images, or a series. By default none.
         prompt_file: A file with the beginning.
-        length: Number of bytes or events to generate, by default 256; `all` for images, which are completed; steps of a series.
+        length: Number of bytes or events, by default 256; `all` for images, which are completed; steps of a series.
         count: Number of images, by default 1; of paths of a series, by default 100.
         quantiles: Quantiles of the paths of a series that are written, by default 0.1 0.5 0.9.
         temperature: Divisor of the logits. 0: always the most probable byte. By default 0.8, of samples 1.
@@ -44,7 +44,7 @@ class Options:
         seed: Seed of the random numbers.
         num_latents: Largest number of latents. By default that of training.
         format: `text`, or `json` with prompt and continuation.
-        out: A file for the text, instead of the terminal; `.mid` or `.png` of music, `.png` of images, `.csv` or `.png` of a forecast.
+        out: A file for the text, instead of the terminal; `.mid` of music, `.csv` of a forecast, `.png` of all but texts.
         device: Where to compute. `auto` uses an accelerator if there is one.
     """
 
