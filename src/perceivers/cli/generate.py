@@ -33,7 +33,7 @@ class Options:
 
     Attributes:
         run: A run folder, or a model on the Hugging Face hub.
-        prompt: Beginning of the text; a file with that of music, the first rows of images, or a series. By default none.
+        prompt: Beginning of the text; a file of music, the first rows of images, or a series. By default none.
         prompt_file: A file with the beginning.
         length: Number of bytes or events, by default 256; `all` for images, which are completed; steps of a series.
         count: Number of images, by default 1; of paths of a series, by default 100.
@@ -44,7 +44,7 @@ class Options:
         seed: Seed of the random numbers.
         num_latents: Largest number of latents. By default that of training.
         format: `text`, or `json` with prompt and continuation.
-        out: A file for the text, instead of the terminal; `.mid` of music, `.csv` of a forecast, `.png` of all but texts.
+        out: A file for the text, instead of the terminal; `.mid` of music, `.csv` of a forecast, `.png`.
         device: Where to compute. `auto` uses an accelerator if there is one.
     """
 
