@@ -18,7 +18,8 @@ README = (ROOT / "README.md").read_text()
 # The flags of `fit` are those of the recipe that fits the data, which a page does not always name.
 RECIPES = (
     *("images", "audio_video", "points", "text", "series", "arrays", "multimodal"),
-    *("autoencode", "flow", "segmentation", "dense", "mlm_bytes", "image_ar", "series_ar"),
+    *("autoencode", "flow", "segmentation", "dense", "mlm_bytes"),
+    *("music", "image_ar", "series_ar"),
 )
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 import perceivers as pv
 from perceivers.cli.main import main
+from perceivers.data.modalities.music.score import MusicScore, Note, Part
 from perceivers.hub.convert import read_published
 from perceivers.hub.perceiver_ar import krasserm_config
 from perceivers.models.perceiver_ar import PerceiverAR
@@ -111,6 +112,32 @@ def test_a_model_of_other_tokens_has_its_weights_and_tokenizer(tmp_path, capsys)
     assert len(tokens) == 30
     assert main(["generate", str(run)]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_model_of_events_continues_midi_files(tmp_path):
+    source = write(tmp_path / "theirs", MIDI, architecture=MUSIC)
+    found = convert(source, tmp_path / "run")
+    assert found.predicts
+    start, out = tmp_path / "start.mid", tmp_path / "out.mid"
+    notes = tuple(Note(one / 4, (one + 1) / 4, 60 + one, 64) for one in range(9))
+    MusicScore((Part(notes),)).save(start)
+    predictor = pv.load(tmp_path / "run")
+    events = predictor.preprocess["music"]
+    assert (events.max_length, events.repeat_velocity) == (23, True)
+    command = ["generate", str(tmp_path / "run"), "--prompt", str(start), "--out", str(out)]
+    assert main([*command, "--length", "30"]) == 0
+    assert [note.pitch for note in MusicScore.load(out).notes[:8]] == [*range(60, 68)]
+    for number in range(4):
+        MusicScore((Part(notes),)).save(tmp_path / "pieces" / f"{number}.mid")
+    command = [
+        "fit",
+        str(tmp_path / "pieces"),
+        "--init-from",
+        str(tmp_path / "run"),
+        "--max-steps",
+        "2",
+    ]
+    assert main([*command, "--no-baseline", "--out", str(tmp_path / "tuned")]) == 0
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])

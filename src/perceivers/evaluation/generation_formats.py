@@ -151,6 +151,7 @@ DEFAULT_LENGTH = 256
 
 _BUILT_IN = {
     "midi": "perceivers.evaluation.music_format",
+    "midi_windows": "perceivers.evaluation.music_format",
     "pixels": "perceivers.evaluation.generate_images",
     "series_values": "perceivers.evaluation.forecast",
 }

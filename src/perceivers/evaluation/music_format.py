@@ -66,3 +66,4 @@ class MusicFormat(GenerationFormat):
 
 
 register_format("midi", MusicFormat)
+register_format("midi_windows", MusicFormat)

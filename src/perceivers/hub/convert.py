@@ -16,6 +16,7 @@ from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.data.modalities.audio.modality import WavePreprocessConfig
 from perceivers.data.modalities.flow.modality import FlowPreprocessConfig, FramePairPreprocessConfig
 from perceivers.data.modalities.image.modality import ImagePreprocessConfig
+from perceivers.data.modalities.music.modality import MusicPreprocessConfig
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
 from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.data.tables.columns import InputColumn
@@ -33,6 +34,7 @@ from perceivers.hub.haiku import from_haiku, haiku_config
 from perceivers.hub.huggingface import architecture_of, config_from, config_to, num_labels
 from perceivers.hub.perceiver_ar import KRASSERM_MODELS, from_krasserm, krasserm_config
 from perceivers.hub.pystate import is_pystate, read_pystate
+from perceivers.inputs.music import MusicTokenInputConfig
 from perceivers.inputs.tokens import TokenInputConfig
 from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
@@ -42,6 +44,7 @@ from perceivers.tasks.autoencode import AutoencodeConfig
 from perceivers.tasks.classification import ClassificationConfig
 from perceivers.tasks.flow import FlowConfig
 from perceivers.tasks.masked import MaskedBytesConfig
+from perceivers.tasks.midi_tokens import MidiWindowVocabulary
 from perceivers.tasks.next_token import NextTokenTaskConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import TaskConfig
@@ -189,15 +192,30 @@ def _krasserm(theirs: Mapping[str, Any]) -> PerceiverConfig:
         raise ValueError("model_config is missing: expected an object with the sizes of the model")
     encoder = krasserm_config(cast("Mapping[str, Any]", settings))
     length = encoder.max_length - 1  # behind the start
+    if _is_music(encoder, architecture_of(theirs)):
+        events = MusicTokenInputConfig(max_length=length)
+        return PerceiverConfig(inputs={"music": events}, encoder=encoder, output=NextTokenConfig())
     tokens = TokenInputConfig(max_length=length, vocab_size=encoder.vocab_size)
     return PerceiverConfig(inputs={"text": tokens}, encoder=encoder, output=NextTokenConfig())
+
+
+def _is_music(encoder: PerceiverARConfig, name: str) -> bool:
+    """Return whether the tokens of a Perceiver AR of krasserm's are events of MIDI files."""
+    return name == KRASSERM_MODELS[1] and encoder.vocab_size == MidiWindowVocabulary().size
 
 
 def _how_to_generate(
     config: PerceiverConfig, name: str
 ) -> tuple[dict[str, Any], TaskConfig | None]:
-    """Return the preprocessing and the task of a Perceiver AR; without a tokenizer those of bytes are known alone."""
+    """Return the preprocessing and the task of a Perceiver AR, as far as those of its tokens are known here."""
     vocabulary, encoder = LineVocabulary(), cast("PerceiverARConfig", config.encoder)
+    if _is_music(encoder, name):
+        crop = min(encoder.num_latents, encoder.max_length - 1)
+        task = NextTokenTaskConfig(
+            modality="music", vocabulary=MidiWindowVocabulary(), shortest_crop=crop, z_loss=0.0
+        )
+        length = encoder.max_length - 1
+        return {"music": MusicPreprocessConfig(max_length=length, repeat_velocity=True)}, task
     if name != KRASSERM_MODELS[0] or encoder.vocab_size != vocabulary.size:
         return {}, None
     crop = min(encoder.num_latents, encoder.max_length - 1)

@@ -14,14 +14,11 @@ _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 @configclass
-class MidiVocabulary(BaseVocabulary):
-    """Events of MIDI files: keys down and up, time shifts, velocities; and padding, which also begins a piece."""
-
-    kind: Literal["midi"] = "midi"
+class _Midi(BaseVocabulary):
+    """Events of MIDI files: keys down and up, time shifts, velocities; and padding."""
 
     unit: ClassVar[str] = "event"
     units: ClassVar[str] = "events"
-    start: ClassVar[int] = _PAD
     first: ClassVar[int] = 0
     is_chunked: ClassVar[bool] = True
     generate_flags: ClassVar[str] = "--out song.mid"
@@ -59,4 +56,26 @@ class MidiVocabulary(BaseVocabulary):
         return ", ".join(self.token_name(token) for token in tokens if token in self.data_tokens)
 
 
+@configclass
+class MidiVocabulary(_Midi):
+    """Events of MIDI files: keys down and up, time shifts, velocities; and padding, which also begins a piece."""
+
+    kind: Literal["midi"] = "midi"
+
+    start: ClassVar[int] = _PAD
+
+
+@configclass
+class MidiWindowVocabulary(_Midi):
+    """Events of MIDI files for models that have not learned a token for the start: a second of silence begins a piece.
+
+    krasserm's models were trained on windows of pieces.
+    """
+
+    kind: Literal["midi_windows"] = "midi_windows"
+
+    start: ClassVar[int] = _VELOCITY - 1
+
+
 register_vocabulary(MidiVocabulary)
+register_vocabulary(MidiWindowVocabulary)
