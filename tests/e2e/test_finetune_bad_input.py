@@ -120,7 +120,7 @@ def text_for_a_number(folder):
 
 
 def other_classes(folder):
-    changed_config(folder, id2label=["a", "b"])
+    changed_config(folder, id2label={"0": "a", "1": "b"})
 
 
 def names_without_numbers(folder):
