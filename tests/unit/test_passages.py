@@ -139,7 +139,7 @@ def test_other_recipes_read_them_apart_or_not_at_all():
     assert set(source.inputs) == {"premise", "hypothesis"}
     words = get_recipe("mlm_bytes", size="tiny")
     with pytest.raises(
-        ValueError, match=r"learned from one column of texts, .* premise, hypothesis"
+        ValueError, match=r"learns from one column of texts, .* premise, hypothesis"
     ):
         opened("mnli", words)
     one = open_data(glue_like("mnli"), DataConfig(columns={"premise": "text"}))

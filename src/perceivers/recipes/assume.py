@@ -20,7 +20,10 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
         sentences += [
             f"The data decide {key} of the target; assuming {missing[key]}." for key in missing
         ]
-    task = recipe.task.fit_to_inputs(inputs, preprocess)
+    read = {name: part for name, part in inputs.items() if preprocess_of(part.kind) is not None}
+    assumed = replace(recipe, preprocess=preprocess)
+    complete = preprocess | {name: preprocess_for(assumed, name) for name in read}
+    task = recipe.task.fit_to_inputs(inputs, complete)
     output, parts = recipe.output.fit_to_inputs(inputs), task.output_parts()
     unknown = [name for name, part in parts.items() if not part.num_outputs]
     if unknown and output.num_outputs is not None:
@@ -58,10 +61,10 @@ def _assumed_inputs(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any], lis
             key: value for key, value in known.items() if getattr(config, key) in (None, (), {})
         }
         if missing:
-            config = replace(config, **missing)
+            preprocess[name] = config = replace(config, **missing)
             words = ", ".join(f"{key} {_shown(value)}" for key, value in missing.items())
             sentences.append(f"The data decide the size of '{name}'; assuming {words}.")
-        preprocess[name], inputs[name] = config, fill_input(part, config)
+        inputs[name] = fill_input(part, config)
     preprocess |= {
         name: with_input_size(preprocess[name], inputs) for name in recipe.task.target_modalities
     }
