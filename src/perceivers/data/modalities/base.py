@@ -288,14 +288,18 @@ def stack_padded(
         arrays: Each L_i x the rest of `like`. None is missing.
         like: Shape of one sample. Its first axis is the length where all are missing; the others are those of all.
         dtype: NumPy data type of the tensor.
-        multiple: The common length is rounded up to it, so that few different lengths occur.
+        multiple: The common length is rounded up to it, so that few different lengths occur, but to the length of
+            `like` where that is shorter.
 
     Raises:
         ValueError: If an array has another shape than `like` behind its first axis.
     """
     lengths = [0 if array is None else array.shape[0] for array in arrays]
     longest = max(lengths) or max(like[0], 1)
-    longest = -(-longest // multiple) * multiple
+    rounded = -(-longest // multiple) * multiple
+    if multiple > 1 and rounded > like[0]:
+        rounded = -(-longest // like[0]) * like[0]
+    longest = rounded
     stacked = np.zeros((len(arrays), longest, *like[1:]), dtype=dtype)
     for place, array in enumerate(arrays):
         if array is None:

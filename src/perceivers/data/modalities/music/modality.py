@@ -166,14 +166,7 @@ class MusicModality:
 
         L is a multiple of 64, or `max_length`.
         """
-        longest = max((sample.shape[0] for sample in samples if sample is not None), default=0)
-        fits = longest > 0 and -(-longest // MULTIPLE) * MULTIPLE <= self.max_length
-        return stack_padded(
-            samples,
-            like=(self.max_length,),
-            dtype=np.int64,
-            multiple=MULTIPLE if fits else self.max_length,
-        )
+        return stack_padded(samples, like=(self.max_length,), dtype=np.int64, multiple=MULTIPLE)
 
 
 def read_music(media: EncodedItem, config: MusicPreprocessConfig) -> Tokens:

@@ -227,11 +227,8 @@ class SeriesModality:
 
         L is a multiple of 8, or `length`.
         """
-        longest = max((sample.shape[0] for sample in samples if sample is not None), default=0)
-        fits = longest > 0 and -(-longest // MULTIPLE) * MULTIPLE <= self.length
-        multiple = MULTIPLE if fits else self.length
         values, mask = stack_padded(
-            samples, like=(self.length, self.width), dtype=np.float32, multiple=multiple
+            samples, like=(self.length, self.width), dtype=np.float32, multiple=MULTIPLE
         )
         missing = values.isnan().any(dim=2)
         if not missing.any():
