@@ -108,11 +108,11 @@ TRANSFERS = (
     ),
     Transfer(
         name="imdb",
-        source=("--recipe", "mlm_bytes", "--size", "tiny", "--max-time", "20m"),
+        source=("--recipe", "mlm_bytes", "--size", "tiny", "--max-time", "12m"),
         source_data="imdb",
         data="imdb",
-        flags=("--validation-fraction", "0.02", "--max-time", "20m"),
-        ways=("all weights", "frozen encoder, cached latents"),
+        flags=("--validation-fraction", "0.02", "--max-time", "12m"),
+        ways=("all weights",),
     ),
 )
 

@@ -65,7 +65,7 @@ def hip(size: str = "tiny") -> Recipe:
     an example: `fit` replaces them by the modalities of the data.
 
     Run:      perceivers fit DATA --recipe hip
-    Expected: docs/hip.md has handwritten digits.
+    Expected: Not measured yet; docs/hip.md has the published results.
     Reference: Ours, of the parts of the Hierarchical Perceiver (arXiv:2202.10890).
     """
     return hip_for({"image": "image", "audio": "audio", "points": "points"}, size)
