@@ -103,6 +103,7 @@ def test_the_requests_of_the_page_are_answered(tmp_path):
     asked = [
         step.text for step in steps(ROOT / "docs" / "serve.md") if step.text.startswith("curl ")
     ]
+    asked = [command for command in asked if "/generate" not in command]  # of a run that generates
     assert len(asked) == 9
     with client_of(tmp_path, "image") as client:
         for text in asked:
