@@ -234,7 +234,7 @@ class FieldsMaskingConfig:
         real: Bool[Tensor, "B O 1"] | None,
     ) -> Float[Tensor, ""]:
         """Return the mean error of the hidden fields."""
-        there = torch.ones_like(values, dtype=torch.bool) if real is None else real
+        there = _counted(values, real)
         total = outputs.new_zeros(())
         for field, (errors, _) in enumerate(self._errors(outputs, values)):
             total = total + (errors * there[:, field, 0]).sum()
@@ -247,7 +247,7 @@ class FieldsMaskingConfig:
         real: Bool[Tensor, "B O 1"] | None,
     ) -> Measures:
         """Return `mse` of hidden numbers and `accuracy` of hidden categories of each row."""
-        there = (torch.ones_like(values, dtype=torch.bool) if real is None else real)[..., 0]
+        there = _counted(values, real)[..., 0]
         scores = torch.stack(
             [
                 errors if is_right is None else is_right
@@ -412,8 +412,7 @@ class BytesMaskingConfig:
         real: Bool[Tensor, "B O 1"] | None,
     ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of the hidden bytes, in nats."""
-        there = torch.ones_like(values, dtype=torch.bool) if real is None else real
-        there = there[..., 0]
+        there = _counted(values, real)[..., 0]
         nats = cross_entropy(outputs[there], values[..., 0][there].long(), reduction="sum")
         return nats / there.sum().clamp_min(1)
 
@@ -424,7 +423,7 @@ class BytesMaskingConfig:
         real: Bool[Tensor, "B O 1"] | None,
     ) -> Measures:
         """Return `accuracy`, the share of the hidden bytes that are right, and `nats` for each, of each text."""
-        there = (torch.ones_like(values, dtype=torch.bool) if real is None else real)[..., 0]
+        there = _counted(values, real)[..., 0]
         right = values[..., 0].long()
         nats = cross_entropy(outputs.flatten(0, 1), right.flatten(), reduction="none")
         count = there.sum(dim=1)
@@ -461,6 +460,11 @@ class BytesMaskingConfig:
             )
             for row in range(x.shape[0])
         ]
+
+
+def _counted(values: Tensor, real: Bool[Tensor, "B O 1"] | None) -> Bool[Tensor, "B O 1"]:
+    """Return a mask of the targets that count. `real` of None: all of them."""
+    return torch.ones_like(values, dtype=torch.bool) if real is None else real
 
 
 def _index_weights(side: int, device: torch.device) -> Int[Tensor, " 3"]:

@@ -1,7 +1,7 @@
 """Perceiver AR on bytes of texts, and the copy task of its paper.
 
-Sizes are those of the sources, whose numbers of weights are exact. Texts are cut into pieces of the model's length,
-where the sources draw windows.
+Sizes and numbers of weights are those of the sources. Texts are cut into pieces of the model's length; the sources draw
+random windows instead.
 """
 
 from perceivers.data.base import DataConfig

@@ -51,8 +51,8 @@ class MusicPreprocessConfig(BasePreprocessConfig):
 
     Attributes:
         max_length: Events of a sample at most. None: taken from the data, see `measure_music`.
-        repeat_velocity: Whether the velocity is stated before every note, as in the data of krasserm's models, or only
-            where it changes.
+        repeat_velocity: Write a velocity event before every note, as in the data of krasserm's models. Otherwise only
+            before notes whose velocity differs from that of the last one.
         percussion: Whether percussion is read, too, whose instruments become pitches.
         reproduce_original_faults: Encode as krasserm's library does, with its faults: some notes at the sustain pedal
             are lost or repeated (`original_events`). Percussion is read, too.
