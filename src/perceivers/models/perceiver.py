@@ -1,6 +1,6 @@
 """The complete model: input adapters, encoder, and head or decoder."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -402,21 +402,34 @@ def _build_encoder(
     config: PerceiverConfig, adapters: Mapping[str, Any], input_channels: int
 ) -> Encoder:
     """Return the encoder of a configuration, for elements of these adapters."""
-    if isinstance(config.encoder, PerceiverEncoderConfig):
-        return PerceiverEncoder(config.encoder, input_channels=input_channels)
-    if isinstance(config.encoder, PerceiverARConfig):
-        return AutoregressiveEncoder(config.encoder)
-    if isinstance(config.encoder, HiPConfig):
-        grids = {
-            name: ElementGrid(
-                axes=part.axes,
-                channels=part.channels,
-                begins_alike=getattr(part, "begins_alike", True),
-            )
-            for name, part in adapters.items()
-        }
-        return HiPEncoder(config.encoder, grids)
-    return TransformerEncoder(config.encoder, input_channels=input_channels)
+    build: Callable[[Any, Mapping[str, Any], int], Encoder] = _ENCODERS[config.encoder.kind]
+    return build(config.encoder, adapters, input_channels)
+
+
+def _hierarchical(config: HiPConfig, adapters: Mapping[str, Any], _: int) -> HiPEncoder:
+    """Return a Hierarchical Perceiver, which embeds each modality itself."""
+    grids = {
+        name: ElementGrid(
+            axes=part.axes,
+            channels=part.channels,
+            begins_alike=getattr(part, "begins_alike", True),
+        )
+        for name, part in adapters.items()
+    }
+    return HiPEncoder(config, grids)
+
+
+_ENCODERS: dict[str, Callable[[Any, Mapping[str, Any], int], Encoder]] = {
+    PerceiverEncoderConfig.kind: lambda config, _, width: PerceiverEncoder(
+        config, input_channels=width
+    ),
+    TransformerEncoderConfig.kind: lambda config, _, width: TransformerEncoder(
+        config, input_channels=width
+    ),
+    PerceiverARConfig.kind: lambda config, _, __: AutoregressiveEncoder(config),
+    HiPConfig.kind: _hierarchical,
+}
+"""Builder of each kind of encoder: of its configuration, the adapters and the width of their elements."""
 
 
 def _build_output(
@@ -427,34 +440,53 @@ def _build_output(
     Raises:
         ValueError: If the encoder is of another kind than the output needs.
     """
-    if isinstance(config.output, DecoderConfig):
-        return PerceiverDecoder(
-            config.output,
-            latent_channels=encoder.out_channels,
-            inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
-            tables={
-                name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
-                for name, part in adapters.items()
-                if isinstance(part, HasEmbedding)
-            },
+    build: Callable[[Any, Mapping[str, Any], Any], nn.Module] = _OUTPUTS[config.output.kind]
+    needed = _ENCODER_OF_OUTPUT.get(config.output.kind, config.encoder.kind)
+    if config.encoder.kind != needed:
+        raise ValueError(
+            f"output '{config.output.kind}' needs the encoder '{needed}', got '{config.encoder.kind}'."
         )
-    if isinstance(config.output, ElementDecoderConfig):
-        if not isinstance(encoder, HiPEncoder):
-            raise ValueError(
-                f"output 'elements' needs the encoder 'hip', got '{config.encoder.kind}'."
-            )
-        return ElementDecoder(config.output, encoder)
-    if isinstance(config.output, NextTokenConfig):
-        if not isinstance(encoder, AutoregressiveEncoder):
-            raise ValueError(
-                f"output 'next_token' needs the encoder 'perceiver_ar', got '{config.encoder.kind}'."
-            )
-        return NextToken(encoder)
-    return MeanPool(
-        config.output,
+    return build(config.output, adapters, encoder)
+
+
+def _decoder(
+    config: DecoderConfig, adapters: Mapping[str, Any], encoder: Encoder
+) -> PerceiverDecoder:
+    """Return a decoder with output queries."""
+    return PerceiverDecoder(
+        config,
         latent_channels=encoder.out_channels,
-        content_channels=_content_channels(adapters) if config.output.element_pools else None,
+        inputs={name: (part.channels, part.num_elements) for name, part in adapters.items()},
+        tables={
+            name: (part.embedding.num_embeddings, part.embedding.embedding_dim)
+            for name, part in adapters.items()
+            if isinstance(part, HasEmbedding)
+        },
     )
+
+
+def _mean_pool(config: MeanPoolConfig, adapters: Mapping[str, Any], encoder: Encoder) -> MeanPool:
+    """Return a head of the mean of the latents, and of pooled elements if the configuration names them."""
+    return MeanPool(
+        config,
+        latent_channels=encoder.out_channels,
+        content_channels=_content_channels(adapters) if config.element_pools else None,
+    )
+
+
+_OUTPUTS: dict[str, Callable[[Any, Mapping[str, Any], Any], nn.Module]] = {
+    DecoderConfig.kind: _decoder,
+    MeanPoolConfig.kind: _mean_pool,
+    ElementDecoderConfig.kind: lambda config, _, encoder: ElementDecoder(config, encoder),
+    NextTokenConfig.kind: lambda _, __, encoder: NextToken(encoder),
+}
+"""Builder of each kind of output: of its configuration, the adapters and the encoder."""
+
+_ENCODER_OF_OUTPUT = {
+    ElementDecoderConfig.kind: HiPConfig.kind,
+    NextTokenConfig.kind: PerceiverARConfig.kind,
+}
+"""Kind of encoder that an output needs, if it needs one."""
 
 
 @torch.no_grad()
