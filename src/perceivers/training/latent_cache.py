@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from perceivers.console import tracked
 from perceivers.data.base import Batch, atomic_write
 from perceivers.data.fingerprint import value_fingerprint
 from perceivers.data.loading.array_rows import ArrayRows
@@ -121,7 +122,9 @@ def _compute(model: Perceiver, loader: Any, copies: int) -> ArrayRows:
     try:
         for copy in range(copies):
             loader.set_epoch(copy)
-            for batch in loader:
+            total = copies * len(loader.dataset)
+            done = copy * len(loader.dataset)
+            for batch in tracked(loader, total, "sample", size=len, start=done):
                 moved: Batch = batch.to(device)
                 with torch.inference_mode():
                     latents = model.encode(moved.inputs, moved.masks).float().cpu().numpy()

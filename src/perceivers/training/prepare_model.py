@@ -1,9 +1,11 @@
 """Preparation of a built model before its first step: initial weights, low-rank updates, cached latents."""
 
 import time
+from contextlib import nullcontext
 
 import torch
 
+from perceivers.console import CountProgress
 from perceivers.data.loading.loader import MapDataset
 from perceivers.models.perceiver import build
 from perceivers.recipes.registry import Recipe
@@ -129,9 +131,11 @@ def _cache_latents(run: ResolvedRun, parts: TrainingParts, *, restored: bool) ->
     settings = parts.batches.loader.settings
     for loader in (parts.batches.loader, parts.validation):
         loader.close()
-    train, validation, sentence = cached_loaders(
-        run, parts.model, folder=folder, batch_size=settings.batch_size, process=process
-    )
+    shown = CountProgress("fit", "sample") if run.recipe.training.progress else nullcontext()
+    with shown:
+        train, validation, sentence = cached_loaders(
+            run, parts.model, folder=folder, batch_size=settings.batch_size, process=process
+        )
     parts.batches.use(train, accumulate=parts.batches.accumulate)
     parts.callback.validation = validation
     parts.note(sentence)
