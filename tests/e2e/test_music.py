@@ -164,6 +164,31 @@ def test_bad_pieces_are_counted_and_a_very_long_one_is_cut_into_chunks(tmp_path,
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_single_file_is_cut_into_pieces_of_which_some_are_held_out(tmp_path, capsys):
+    scale(count=400).save(tmp_path / "song.mid")
+    small = SMALL | {"max_steps": 2}
+    fit(str(tmp_path / "song.mid"), "music", out=tmp_path / "run", **small)
+    assert main(["evaluate", str(tmp_path / "run"), "--split", "validation"]) == 0
+    assert "events" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            scale(count=10),
+            "song.mid' alone has 31 events, so that no part .* more than 128 of them",
+        ),
+        (one_part([]), "song.mid' holds no notes"),
+    ],
+)
+def test_a_single_file_that_cannot_be_divided_is_refused(tmp_path, content, message):
+    content.save(tmp_path / "song.mid")
+    with pytest.raises(ValueError, match=message):
+        fit(str(tmp_path / "song.mid"), "music", out=tmp_path / "run", max_steps=2, **SMALL)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_pieces_with_labels_train_a_classifier(pieces, tmp_path, capsys):
     out = tmp_path / "classes"
     flags = ["--max-steps", "3", "--no-baseline", "--data.workers", "0", "--folds", "1"]

@@ -6,6 +6,7 @@ from perceivers.data.base import DataConfig
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.text.chunks import TextChunking
 from perceivers.data.modalities.text.modality import TextPreprocessConfig
+from perceivers.data.registry import list_modalities
 from perceivers.data.sources.chunking import ChunkedSamples, chunk_samples
 from perceivers.data.sources.open import open_data
 from perceivers.data.sources.split import with_validation
@@ -26,7 +27,7 @@ def test_one_text_is_data(tmp_path):
     path.write_text("abcdefghij" * 10)
     source = open_data(str(path), CONFIG)
     assert source.target is None
-    assert source.form == "one text"
+    assert source.form == "a single file of text"
     pieces = chunk_samples(source, "text", 30, TextChunking())
     found = texts_of(pieces)
     assert [len(media.data) for media in found] == [25, 25, 25, 25]
@@ -109,3 +110,18 @@ def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_p
     }
     whole = split_for_task(source, MaskedBytesConfig(), preprocess, None)
     assert set(whole.splits) == {"train"}
+
+
+def test_a_single_text_of_one_chunk_cannot_be_divided(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("abcdefghij" * 6)
+    source = open_data(str(path), CONFIG)
+    task, preprocess = MaskedBytesConfig(), {"text": TextPreprocessConfig(max_length=30)}
+    with pytest.raises(ValueError, match=r"book\.txt' alone has 60 bytes.* more than 60 of them"):
+        split_for_task(source, task, preprocess, CONFIG)
+    assert len(split_for_task(source, task, preprocess, None).splits["train"]) == 1
+
+
+def test_files_of_which_one_is_enough():
+    found = {spec.name for spec in list_modalities() if spec.is_chunked}
+    assert found == {"text", "music"}

@@ -130,6 +130,11 @@ class ModalitySpec:
     describe: Callable[[Any], Any] | None = None
     example_file: bytes = b""
 
+    @property
+    def is_chunked(self) -> bool:
+        """Whether samples of the default preprocessing can be cut into chunks, so that a single file is enough data."""
+        return self.preprocessing[0].config().chunking() is not None
+
     def holds_array(self, column: str, shape: tuple[int, ...]) -> bool:
         """Return whether a column of arrays holds this modality, by its name and the shape of a row."""
         low, high = self.array_channels

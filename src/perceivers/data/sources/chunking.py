@@ -1,4 +1,4 @@
-"""Chunking of long samples: one row per chunk, so that a model can be trained on a single book or series."""
+"""Chunking of long samples: one row per chunk, so that a model can be trained on a single text, piece or series."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -138,9 +138,26 @@ def _chunk_all_samples(source: DatasetBundle, request: ChunkRequest) -> DatasetB
     if chunking is None:
         raise ValueError(f"Samples preprocessed as '{config.kind}' cannot be cut into chunks.")
     source = chunk_samples(source, name, _CHUNKS_PER_SAMPLE * length, chunking)
-    source = source if request.hold_out is None else request.hold_out(source)
+    if request.hold_out is not None:
+        if request.fraction and "validation" not in source.splits:
+            _check_several(source, name, _CHUNKS_PER_SAMPLE * length, chunking)
+        source = request.hold_out(source)
     # Cut again after the split: chunks of train and validation never overlap.
     return chunk_samples(source, name, length, chunking, leave="train")
+
+
+def _check_several(source: DatasetBundle, modality: str, length: int, chunking: Chunking) -> None:
+    """Refuse a train split of a single chunk, of which none can be held out for validation."""
+    train = source.splits.get("train")
+    if not isinstance(train, ChunkedSamples) or len(train) != 1:
+        return
+    item = train.split.row(train.chunks[0][0])[source.inputs[modality].column]
+    size = chunking.size(item)  # raises if it cannot be read
+    raise ValueError(
+        f"'{item.name}' alone has {size:,} {chunking.unit}, so that no part of it can be held out for validation: "
+        f"expected more than {length:,} of them, or several files. Add some, or give a folder with the folders train "
+        "and validation."
+    )
 
 
 def _chunk_all_series(source: DatasetBundle, request: ChunkRequest) -> DatasetBundle:

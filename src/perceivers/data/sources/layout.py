@@ -15,7 +15,7 @@ from perceivers.data.formats.remote import (
     is_remote,
     suffix_of,
 )
-from perceivers.data.registry import is_media, kind_of_name, media_kinds
+from perceivers.data.registry import get_modality, is_media, kind_of_name, media_kinds, noun_of
 from perceivers.data.sources.flow_datasets import find_flow_layout
 from perceivers.data.sources.folders import (
     expand_pattern,
@@ -47,7 +47,7 @@ _MEDIA_NAME = re.compile(
     rb"\.(jpe?g|png|gif|bmp|webp|tiff?|wav|flac|mp3|ogg|mp4|avi|mov|mkv|webm)\b", re.IGNORECASE
 )
 
-Kind = Literal["files", "metadata", "classes", "flat", "saved", "text", "pairs", "targets"]
+Kind = Literal["files", "metadata", "classes", "flat", "saved", "single", "pairs", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class SplitLocation:
 
     Attributes:
         kind: `files` (tables, one or several shards), `metadata` (a folder with such a table), `classes` (a folder with
-            one folder per class), `flat` (files without labels), `saved` (by `datasets`), `text` (a single file),
-            `pairs` (of frames), `targets` (images beside their masks or target images).
+            one folder per class), `flat` (files without labels), `saved` (by `datasets`), `single` (a long text or
+            piece of music), `pairs` (of frames), `targets` (images beside their masks or target images).
         paths: The files, or the folder.
     """
 
@@ -122,8 +122,9 @@ def _file(path: Path) -> DetectedLayout:
     suffix = path.suffix.lower()
     if suffix in DATA_SUFFIXES:
         return _undivided(f"a file of {_FORMATS[suffix]}", "files", path)
-    if kind_of_name(path.name) == "text":
-        return _undivided("one text", "text", path)
+    kind = kind_of_name(path.name)
+    if kind is not None and get_modality(kind).is_chunked:
+        return _undivided(f"a single file of {noun_of(kind)}", "single", path)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
         raise ValueError(
             f"{path} is compressed, so nothing in it can be read by index. Unpack it and give the folder or .tar."

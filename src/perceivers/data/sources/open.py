@@ -274,7 +274,7 @@ def open_location(location: SplitLocation) -> tuple[dict[str, Table], list[str]]
     if location.kind == "files":
         return {"train": read_files(location.paths)}, []
     folder = Path(location.paths[0])
-    if location.kind == "text":
+    if location.kind == "single":
         return {"train": one_file(folder)}, []
     if location.kind == "saved":
         splits, notes = select_splits(load_saved_dataset(folder), str(folder))
