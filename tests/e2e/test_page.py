@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import perceivers as pv
+from perceivers.data.modalities.music.midi_file import midi_bytes
+from perceivers.data.modalities.music.score import Note, one_part
 from perceivers.explain.attribution.explanation import Explanation
 from perceivers.explain.contents.array import ArrayContent
 from perceivers.explain.contents.audio import WaveformContent
@@ -496,3 +498,30 @@ def test_a_text_appears_as_it_is_generated_and_can_be_stopped(tmp_path, browser,
         page.click("#generate-start")
         page.wait_for_selector("#problem:not([hidden])")
         assert "from 1 to 4096, got 0" in page.inner_text("#problem")
+
+
+def test_a_generated_file_can_be_saved(tmp_path, browser):
+    """Without a prompt, after the file that was given, and an error for one that cannot be read."""
+    folder = save_generating(tmp_path / "run", "music")
+    song = one_part([Note(one / 4, (one + 1) / 4, 60, 66) for one in range(12)])
+    song.save(tmp_path / "start.mid")
+    (tmp_path / "bad.mid").write_bytes(b"hello")
+    predictor = pv.load(folder)
+    with served(folder) as address, visited(browser, address) as (page, _):
+        page.fill("#generate-length", "20")
+        for prompt in (None, tmp_path / "start.mid"):
+            if prompt:
+                page.set_input_files("#give-music", prompt)
+                page.wait_for_selector("#answer:not([hidden])")
+            page.click("#generate-start")
+            page.wait_for_selector("#generate-file:not([hidden])")
+            assert page.inner_text("#generate-end").startswith("20 tokens in ")
+            with page.expect_download() as saved:
+                page.click("#generate-link")
+            assert saved.value.suggested_filename == "generated.mid"
+            piece = predictor.generate(prompt, length=20, temperature=0.8)
+            assert saved.value.path().read_bytes() == midi_bytes(piece)
+        page.set_input_files("#give-music", tmp_path / "bad.mid")
+        page.click("#generate-start")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "as MIDI" in page.inner_text("#problem")

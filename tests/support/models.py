@@ -17,7 +17,6 @@ from perceivers.data.modalities.video.modality import VideoPreprocessConfig
 from perceivers.hub.checkpoint import save
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
-from perceivers.inputs.tokens import TokenInputConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
 from perceivers.outputs.heads import MeanPoolConfig
@@ -62,15 +61,16 @@ def tiny_model(num_outputs: int = 2) -> Perceiver:
     return model
 
 
-def save_generating(folder: Path, **changes: Any) -> Path:
-    """Write an untrained run of the next byte with 16 latents and contexts of 64 bytes."""
-    recipe = get_recipe("text_ar")
+def save_generating(folder: Path, recipe_name: str = "text_ar", **changes: Any) -> Path:
+    """Write an untrained run of the next token with 16 latents and contexts of 64 bytes or events."""
+    recipe = get_recipe(recipe_name)
+    (modality,) = recipe.inputs
     small: dict[str, Any] = {"max_length": 65, "num_latents": 16, "channels": 16, "num_layers": 1}
     torch.manual_seed(0)
     model = build(
         replace(
             recipe.model_config(),
-            inputs={"text": TokenInputConfig(max_length=64)},
+            inputs={modality: replace(recipe.inputs[modality], max_length=64)},
             encoder=replace(recipe.encoder, **small | changes),
         )
     )
@@ -79,7 +79,7 @@ def save_generating(folder: Path, **changes: Any) -> Path:
     save(
         folder,
         model,
-        preprocess={"text": TextPreprocessConfig(max_length=64)},
+        preprocess={modality: replace(recipe.preprocess[modality], max_length=64)},
         task=recipe.task,
     )
     return folder

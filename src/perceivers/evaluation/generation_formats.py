@@ -1,11 +1,12 @@
 """Prompts and results of generation: each vocabulary reads prompts and writes what was generated in its own form."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from perceivers.data.base import atomic_write_text
@@ -33,6 +34,12 @@ class GenerationFormat:
     is_printable: ClassVar[bool] = False
     """Whether the result is text, which is printed as it is generated. Otherwise it needs a file."""
 
+    media_types: ClassVar[Mapping[str, str]] = {}
+    """Media types of the files that a server returns, by their suffixes without dots; the first is the default.
+
+    A server continues sequences whose form has some, or is printable.
+    """
+
     def __init__(self, predictor: "Predictor") -> None:
         self.predictor = predictor
         self.vocabulary = vocabulary_of(predictor)
@@ -51,6 +58,9 @@ class GenerationFormat:
 
     def tokens(self, prompt: Any) -> list[int]:
         """Return the tokens of a prompt. None is an empty one.
+
+        Args:
+            prompt: The prompt. From a server, a file is the value that the modality decodes.
 
         Raises:
             ValueError: If it cannot be read. The message names it.
@@ -85,6 +95,19 @@ class GenerationFormat:
             OSError: If the file cannot be written.
         """
         raise NotImplementedError
+
+    def file(self, prompt: Sequence[int], found: Sequence[int], suffix: str) -> bytes:
+        """Return the content of the file that `write` writes.
+
+        Args:
+            prompt: Tokens of the prompt.
+            found: Tokens that were generated.
+            suffix: A key of `media_types`.
+        """
+        with TemporaryDirectory() as folder:
+            path = Path(folder, f"generated.{suffix}")
+            self.write(prompt, found, path)
+            return path.read_bytes()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """Generation of music: MIDI files as prompts and results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.music.events import decode_events
+from perceivers.data.modalities.music.events import Tokens, decode_events
 from perceivers.data.modalities.music.modality import MusicPreprocessConfig, read_music
 from perceivers.data.modalities.music.score import SUFFIXES, MusicScore
 from perceivers.evaluation.generation_formats import GenerationFormat, register_format
@@ -17,6 +17,7 @@ class MusicFormat(GenerationFormat):
     """MIDI files as prompts; the result is the prompt with its continuation, as a `MusicScore`."""
 
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    media_types: ClassVar[Mapping[str, str]] = {"mid": "audio/midi", "png": "image/png"}
 
     @cached_property
     def preprocess(self) -> MusicPreprocessConfig:
@@ -32,14 +33,14 @@ class MusicFormat(GenerationFormat):
         """Return the path."""
         return path
 
-    def tokens(self, prompt: str | PathLike[str] | bytes | MusicScore | None) -> list[int]:
+    def tokens(self, prompt: str | PathLike[str] | bytes | MusicScore | Tokens | None) -> list[int]:
         """Return the events of a MIDI file, given as a path, as bytes or already read. None and "" are empty.
 
         Raises:
             OSError: If the file cannot be read.
             ValueError: If it is no MIDI file, is cut short, or holds no notes. The message names it.
         """
-        if prompt is None or prompt == "":
+        if prompt is None or (isinstance(prompt, str) and not prompt):
             return []
         if isinstance(prompt, str | PathLike):
             item = EncodedItem(str(prompt), path=Path(prompt))

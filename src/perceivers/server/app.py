@@ -134,10 +134,12 @@ def _add_model_routes(app: FastAPI, service: Service, protected: list[Any]) -> N
 def _add_generation_route(app: FastAPI, service: Service, protected: list[Any]) -> None:
     @app.post("/generate", dependencies=protected)
     async def generate(request: Request) -> Response:
-        """Return the continuation of a text, or a stream of events with its parts."""
+        """Return the continuation of a sequence: a text, a stream of events with its parts, or a file."""
         started = time.monotonic()
         service.check_room()
-        wanted = await read_generation(request, service.generation_fields, service.limits)
+        fields, file = service.generation_fields, service.prompt_file
+        wanted = await read_generation(request, fields, service.limits, file)
+        wanted = await service.decode_prompt(wanted, started)
         parts = service.generate(wanted, started)
 
         def end() -> dict[str, Any]:
@@ -146,15 +148,28 @@ def _add_generation_route(app: FastAPI, service: Service, protected: list[Any]) 
 
         if wanted.stream:
             return EventStream(await events_of(parts, end))
-        found = ""
+        found: list[Any] = []
         async with aclosing(parts):
             async for part in parts:
-                found += part
+                found.append(part)
                 if await request.is_disconnected():
                     raise ClientDisconnect
-        return JsonResponse({"text": found, **end()})
+        if file is None:
+            return JsonResponse({"text": "".join(found), **end()})
+        if wanted.format == "json":
+            return JsonResponse({**found[-1], **end()})
+        return _file_response(found[-1], service.media_types[wanted.format], wanted.format, end())
 
     del generate  # registered by the decorator
+
+
+def _file_response(
+    content: bytes, media_type: str, suffix: str, facts: Mapping[str, Any]
+) -> Response:
+    """Return a file to save, with facts of its generation as headers."""
+    headers = {f"x-{name.replace('_', '-')}": json_text(value) for name, value in facts.items()}
+    headers["content-disposition"] = f'attachment; filename="generated.{suffix}"'
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _add_other_routes(app: FastAPI, service: Service, protected: list[Any]) -> None:

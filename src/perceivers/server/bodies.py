@@ -230,11 +230,11 @@ def _json_fields(sample: Any, number: int, known: Mapping[str, InputField]) -> l
         if one is None:  # refused with the names of the inputs, or the only input
             single = is_single(list(known.values()))
             one = next(iter(known.values())) if single else InputField(name=name, kind="text")
-        fields.append((name, *_json_value(one, value, f"'{name[:40]}' of sample {number}")))
+        fields.append((name, *json_value(one, value, f"'{name[:40]}' of sample {number}")))
     return fields
 
 
-def _json_value(one: InputField, value: Any, where: str) -> tuple[str | bytes, str]:
+def json_value(one: InputField, value: Any, where: str) -> tuple[str | bytes, str]:
     """Return content and file name of a value: a text, category or number, or a file in base64."""
     if one.kind == "table":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -61,11 +61,13 @@ class Upload:
 class Job:
     """One sample to decode: a file or a plain value, by modality or column.
 
-    For an explanation, it also gets the decoded values, and the middle clip only.
+    For an explanation, it also gets the decoded values, and the middle clip only; as a prompt of generation the decoded
+    values alone.
     """
 
     cells: dict[str, Upload | str]
     explained: bool = False
+    is_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +179,22 @@ class Decoder:
         sample = next(iter(samples_of(_row(cells, columns), columns)))
         reader = self._explaining if job.explained else self._predicting
         values: dict[str, Any] = {}
-        if job.explained:
-            values, _, _ = reader.decode(sample.row, clip_position=0.5)
+        has_values = job.explained or job.is_prompt
+        if has_values:
+            values, _, _ = self._explaining.decode(sample.row, clip_position=0.5)
+        if job.is_prompt:
+            read = Sample([], None, sample.name)
+        elif job.explained:
             read = Sample(reader.clips(values, SampleRng(), sample.name), None, sample.name)
         else:
             read, _ = reader.sample(sample.row, SampleRng())
-        task.check_sample(read.clips[0], "the text")
+        if read.clips:
+            task.check_sample(read.clips[0], "the text")
         modalities = tuple(reader.columns)
         clips = tuple(tuple(clip[name] for name in modalities) for clip in read.clips)
         decoded = tuple(
             PackedImage(np.asarray(value)) if isinstance(value, Image.Image) else value
-            for value in (values[name] for name in modalities if job.explained)
+            for value in (values[name] for name in modalities if has_values)
         )
         name = " + ".join(media.name for media in cells.values())
         return PreparedSample(name, modalities, clips, decoded)

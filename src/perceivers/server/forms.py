@@ -242,7 +242,7 @@ def parse_form(
         if one.name in cells:
             reason = f"The field '{name}' was given twice. Send one sample at a time."
             raise HTTPException(400, reason)
-        cell = _cell(one, value, file)
+        cell = cell_of(one, value, file)
         if cell is not None:
             cells[one.name], files[one.name] = cell, file
     if not cells:
@@ -286,7 +286,7 @@ def _input_of(name: str, known: Mapping[str, InputField], columns: set[str]) -> 
     raise HTTPException(422, reason)
 
 
-def _cell(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
+def cell_of(one: InputField, value: str | bytes, file: str) -> Upload | str | None:
     """Return the content of a field, or None if a page sent it empty."""
     if isinstance(value, str):
         if one.number and not value.strip():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from perceivers.data.registry import noun_of
 from perceivers.server.bodies import JSON_TYPE, TEXT_TYPE, raw_types
 from perceivers.server.forms import FORM_TYPES, InputField, is_single
 from perceivers.server.generation import EVENTS_TYPE
@@ -83,7 +84,8 @@ class Description:
         inputs: Fields of the inputs.
         task: The task.
         counts: Numbers of cross-attentions, latents and heads that an explanation can choose from.
-        generation: Fields of requests to continue a text. Empty: the run does not generate.
+        generation: Fields of requests to continue a sequence. Empty: the run does not generate.
+        media_types: Media types of generated files, by their suffixes. Empty: texts are generated.
         has_token: Whether requests need a token.
     """
 
@@ -92,6 +94,7 @@ class Description:
     task: Task
     counts: Mapping[str, int]
     generation: Mapping[str, Schema]
+    media_types: Mapping[str, str]
     has_token: bool
 
 
@@ -162,7 +165,59 @@ def _model_operation(described: Description, *, explains: bool) -> dict[str, Any
     }
 
 
+_GENERATION_FACTS: dict[str, Schema] = {
+    "tokens": {"type": "integer", "minimum": 1},
+    "prompt_is_cut": {
+        "type": "boolean",
+        "description": "Whether only the end of the prompt was read, since it is longer than the context.",
+    },
+    "milliseconds": {"type": "number", "minimum": 0},
+}
+_GENERATION_END = {"tokens": 100, "prompt_is_cut": False, "milliseconds": 412.5}
+
+
 def _generation(described: Description) -> dict[str, Any]:
+    return _file_generation(described) if described.media_types else _text_generation(described)
+
+
+def _file_generation(described: Description) -> dict[str, Any]:
+    """Return the description of a route whose prompts and results are files."""
+    one = described.inputs[0]
+    about = (
+        f"For example: curl -F prompt=@FILE -F length=200 -o generated.{next(iter(described.media_types))} "
+        "ADDRESS/generate. Without a prompt, send the length alone. Headers of a file state the other facts of the "
+        "answer: X-Tokens, X-Prompt-Is-Cut and X-Milliseconds."
+    )
+    form = {**described.generation, "prompt": one.schema()}
+    example = {"length": 100, "temperature": 0.8}
+    bodies = {
+        FORM_TYPES[0]: {"schema": _object(form, required=())},
+        JSON_TYPE: {"schema": _object(described.generation, required=()), "example": example},
+    }
+    facts = _object(_GENERATION_FACTS) | {"additionalProperties": True}
+    content: dict[str, Any] = {
+        kind: {"schema": {"type": "string", "format": "binary"}, "example": "(the file)"}
+        for kind in described.media_types.values()
+    }
+    content[JSON_TYPE] = {"schema": facts, "example": _GENERATION_END}
+    headers = {
+        f"X-{name.replace('_', '-').title()}": {"schema": schema, "required": False}
+        for name, schema in _GENERATION_FACTS.items()
+    }
+    done = {
+        "description": "The prompt and its continuation.",
+        "content": content,
+        "headers": headers,
+    }
+    return {
+        "summary": f"Return the continuation of {noun_of(one.kind)} as a file.",
+        "description": about,
+        "requestBody": {"required": True, "content": bodies},
+        "responses": {"200": done, **_errors(_MODEL_ERRORS)},
+    }
+
+
+def _text_generation(described: Description) -> dict[str, Any]:
     text = "Return the continuation of a text, whole or as server-sent events."
     about = (
         """For example: curl --no-buffer --json '{"prompt": "Once", "stream": true}' ADDRESS/generate. Each event """
@@ -172,14 +227,9 @@ def _generation(described: Description) -> dict[str, Any]:
     example = {"prompt": "Once upon a time", "length": 100, "temperature": 0.8}
     properties: dict[str, Schema] = {
         "text": {"type": "string", "description": "The continuation, without the prompt."},
-        "tokens": {"type": "integer", "minimum": 1},
-        "prompt_is_cut": {
-            "type": "boolean",
-            "description": "Whether only the end of the prompt was read, since it is longer than the context.",
-        },
-        "milliseconds": {"type": "number", "minimum": 0},
+        **_GENERATION_FACTS,
     }
-    end = {"tokens": 100, "prompt_is_cut": False, "milliseconds": 412.5}
+    end = _GENERATION_END
     names = {"enum": ["message", "end", "error"]}
     event = _object({"event": names, "data": {"type": "string"}}, required=("data",))
     events = f'data: {{"text": " there"}}\n\nevent: end\ndata: {json.dumps(end)}\n\n'

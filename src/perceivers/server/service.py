@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from perceivers.data.loading.sampler import LoaderSettings
 from perceivers.data.loading.transform import SampleTransform
 from perceivers.evaluation.generate import is_cut
-from perceivers.evaluation.generation_formats import generation_format
 from perceivers.evaluation.predict import Predictor
 from perceivers.explain.attribution.explain import explain_sample
 from perceivers.explain.attribution.explanation import Explanation
@@ -26,7 +25,13 @@ from perceivers.server.access_log import AccessLog
 from perceivers.server.batching import Batcher
 from perceivers.server.decoding import DecoderPool, DecoderSettings, Job, PreparedSample, Refusal
 from perceivers.server.forms import InputField, SampleRequest, input_fields
-from perceivers.server.generation import GeneratedText, GenerationRequest, generation_fields
+from perceivers.server.generation import (
+    GeneratedFile,
+    GeneratedText,
+    GenerationRequest,
+    generation_fields,
+    served_format,
+)
 from perceivers.server.metrics import Metrics
 from perceivers.server.openapi import Description, openapi
 from perceivers.server.settings import ServerSettings
@@ -79,9 +84,10 @@ class Service:
             on_batch=self.metrics.batch_size.observe,
         )
         self.generation_fields: dict[str, Schema] = {}
-        """Fields of requests to continue a text, as JSON schema. Empty: the run does not generate."""
-        if self.predictor.task.generates_text:
-            self.generation_fields = generation_fields(self.predictor, self.limits)
+        """Fields of requests to continue a sequence, as JSON schema. Empty: the run does not generate."""
+        self.form = served_format(self.predictor)
+        if self.form is not None:
+            self.generation_fields = generation_fields(self.form, self.limits, self.inputs[0])
         self._explaining = SampleTransform(columns, explaining, None, LoaderSettings(batch_size=1))
 
     @property
@@ -162,10 +168,29 @@ class Service:
         )
         return _answer(prediction, request), found
 
-    async def generate(self, request: GenerationRequest, started: float) -> AsyncGenerator[str]:
-        """Yield parts of the continuation of a text, as soon as they are computed.
+    @property
+    def media_types(self) -> Mapping[str, str]:
+        """Media types of generated files, by their suffixes. Empty: the run generates none."""
+        return {} if self.form is None else self.form.media_types
 
-        Other requests have their turn between two parts. Each part of a stream has `limits.wait` seconds, a text that
+    @property
+    def prompt_file(self) -> InputField | None:
+        """Input that a file as prompt of a generation is read as. None: prompts are texts."""
+        return None if self.form is None or self.form.is_printable else self.inputs[0]
+
+    async def decode_prompt(self, request: GenerationRequest, started: float) -> GenerationRequest:
+        """Return a request whose prompt is decoded, if it is a file. Raises as `predict` does."""
+        if not isinstance(request.prompt, Job):
+            return request
+        with self.admit(started, 0) as deadline:
+            prepared = await self._prepare(request.prompt, deadline)
+        return replace(request, prompt=prepared.values[0])
+
+    async def generate(self, request: GenerationRequest, started: float) -> AsyncGenerator[Any]:
+        """Yield parts of the continuation of a sequence, as soon as they are computed.
+
+        Those of a text are strings; of a file they are empty but for the last, which is all of it. Other requests have
+        their turn between two parts. Each part of a stream has `limits.wait` seconds, a text that
         is not streamed has them as a whole.
 
         Raises:
@@ -173,17 +198,26 @@ class Service:
             TimeoutError: If it takes too long.
             NonFiniteOutputError: If the model has no finite output.
         """
+        form = self.form
+        assert form is not None  # there is no route without
         with self.admit(started, 0) as deadline:
             until = deadline
-            text = await self.batcher.alone(lambda: GeneratedText(self.predictor, request), until)
-            while (part := await self.batcher.alone(text.part, until)) is not None:
+            found: GeneratedText | GeneratedFile = await self.batcher.alone(
+                lambda: (
+                    GeneratedText(self.predictor, request)
+                    if form.is_printable
+                    else GeneratedFile(form, request)
+                ),
+                until,
+            )
+            while (part := await self.batcher.alone(found.part, until)) is not None:
                 yield part
                 until = time.monotonic() + self.limits.wait if request.stream else deadline
 
     def is_cut(self, request: GenerationRequest) -> bool:
         """Return whether only the end of the prompt is read, since it is longer than the context."""
-        tokens = generation_format(self.predictor).tokens(request.prompt)
-        return is_cut(self.predictor, tokens)
+        assert self.form is not None
+        return is_cut(self.predictor, self.form.tokens(request.prompt))
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -223,6 +257,7 @@ class Service:
             task=self.predictor.task,
             counts=self.counts,
             generation=self.generation_fields,
+            media_types=self.media_types,
             has_token=has_token,
         )
         return openapi(described)

@@ -20,7 +20,9 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer. Is it still running?", 0);
   }
-  if (reply.ok && reply.headers.get("content-type")?.startsWith("text/event-stream")) return reply.body;
+  const kind = reply.headers.get("content-type") ?? "";
+  if (reply.ok && kind.startsWith("text/event-stream")) return reply.body;
+  if (reply.ok && !kind.startsWith("application/json")) return { file: await reply.blob(), headers: reply.headers };
   const body = await reply.json().catch(() => ({}));
   if (reply.ok) return body;
   throw new Refused(body.error ?? `The server answered ${reply.status} and gave no reason.`, reply.status);
@@ -39,7 +41,7 @@ function askForToken() {
   });
 }
 
-/** Send a request and return its JSON, or the stream of its events; ask for the token as long as the server requires another one. */
+/** Send a request and return its JSON, its file with the headers, or the stream of its events; ask for the token as long as the server requires another one. */
 export async function request(path, options = {}) {
   for (;;) {
     try {

@@ -153,7 +153,7 @@ async function begin() {
   at("name").textContent = run.name;
   at("about").textContent = about();
   const zones = new Zones(at("zones"), run, predict, fail);
-  if (run.generation) offerGeneration(run.generation, () => zones.written, fail);
+  if (run.generation) offerGeneration(run.generation, () => zones.prompt, fail);
   listenToControls();
   document.body.dataset.ready = "true";
 }

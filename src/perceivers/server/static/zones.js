@@ -5,7 +5,7 @@ import { make } from "./shared/dom.js";
 
 const WORDS = {
   image: "an image", frame_pair: "an image", audio: "an audio file", video: "a video", points: "a point cloud or mesh",
-  text: "a text", series: "a series", array: "an array",
+  text: "a text", music: "a MIDI file", series: "a series", array: "an array",
 };
 const MAX_SECONDS = 10; // of a recording from the microphone
 
@@ -42,9 +42,10 @@ export class Zones {
     return this.run.inputs.some((input) => input.kind === "frame_pair");
   }
 
-  /** The text that is written in the first field. */
-  get written() {
-    return this.plain[0]?.[1].value ?? "";
+  /** The beginning of a generation: the text that is written in the first field, or the file of the first input, if any. */
+  get prompt() {
+    if (this.plain.length) return this.plain[0][1].value;
+    return this.given[this.run.inputs[0].name] ?? null;
   }
 
   notify() {
