@@ -90,15 +90,39 @@ def test_the_command_writes_what_python_returns(run, predictor, capsys, tmp_path
     assert main([*command, "--out", str(out)]) == 0
     assert "5 steps from 20 paths in" in " ".join(capsys.readouterr().err.split())
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert list(rows[0]) == ["step", "a_q10", "b_q10", "a_q50", "b_q50", "a_q90", "b_q90"]
+    assert [row["time"] for row in rows] == ["80", "81", "82", "83", "84"]
+    assert list(rows[0]) == ["step", "time", "a_q10", "b_q10", "a_q50", "b_q50", "a_q90", "b_q90"]
     found = predictor.forecast(path, 5, samples=20)
     np.testing.assert_allclose([float(row["a_q50"]) for row in rows], found.median[:, 0], rtol=1e-6)
     assert main([*command, "--quantiles", "0.25", "0.75", "--format", "json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)) == ["step", "a_q25", "b_q25", "a_q75", "b_q75"]
+    assert list(json.loads(capsys.readouterr().out)) == [
+        *["step", "time", "a_q25", "b_q25", "a_q75", "b_q75"],
+    ]
     picture = tmp_path / "forecast.png"
     assert main([*command, "--out", str(picture)]) == 0
     with Image.open(picture) as drawn:
         assert drawn.width > 500
+
+
+def test_dates_are_continued_after_the_last_known_step(run, predictor, tmp_path, capsys):
+    months = [f"{2000 + n // 12}-{n % 12 + 1:02d}-01" for n in range(40)]
+    values = waves(40)
+    values[-2:] = np.nan
+    columns = {"month": values[:, 0], "date": months, "a": values[:, 0], "b": values[:, 1]}
+    found = predictor.forecast(columns, 3, samples=2)
+    assert (found.time_name, found.times) == ("date", ("2003-03-01", "2003-04-01", "2003-05-01"))
+    assert found.table()["date"] == list(found.times)
+    rows = ["date,a,b", *(f"2024-01-{n + 1:02d},{n % 3},{n % 2}" for n in range(20))]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    command = ["generate", str(run), "--prompt", str(tmp_path / "a.csv"), "--length", "2"]
+    assert main([*command, "--out", str(tmp_path / "next.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "next.csv").read_text().splitlines()))
+    assert [(row["step"], row["date"]) for row in rows] == [
+        ("1", "2024-01-21"),
+        ("2", "2024-01-22"),
+    ]
+    uneven = {"date": [f"2024-01-{n * n + 1:02d}" for n in range(5)], **{n: range(5) for n in "ab"}}
+    assert list(predictor.forecast(uneven, 2, samples=2).table())[:2] == ["step", "a_q10"]
 
 
 def test_forms_of_series(predictor):

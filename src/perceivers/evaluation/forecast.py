@@ -13,8 +13,13 @@ import torch
 
 from perceivers.data.base import atomic_write, atomic_write_text, require
 from perceivers.data.encoded_item import EncodedItem
-from perceivers.data.modalities.series.decode import SeriesValue
+from perceivers.data.modalities.series.decode import (
+    SeriesValue,
+    TimeStamps,
+    read_time_stamps,
+)
 from perceivers.data.modalities.series.modality import SeriesModality, SeriesPreprocessConfig
+from perceivers.data.modalities.series.stamps import continue_stamps
 from perceivers.evaluation.generate import autoregressive_model, generate_tokens
 from perceivers.evaluation.generation_formats import (
     SampleFormat,
@@ -47,12 +52,16 @@ class Forecast:
         history: Values before, L x C, up to the last known step; NaN where one is missing.
         samples: Paths, S x H x C, in the units of the data.
         quantiles: Quantiles that are written and drawn.
+        time_name: Name of the column of time stamps; "" if the series has none, or irregular ones.
+        times: Time stamps of the H steps: dates in ISO 8601 (UTC), or numbers. Empty without a column of them.
     """
 
     names: tuple[str, ...]
     history: Values
     samples: Values
     quantiles: tuple[float, ...] = QUANTILES
+    time_name: str = ""
+    times: tuple[str | float, ...] = ()
 
     @property
     def median(self) -> Values:
@@ -63,9 +72,14 @@ class Forecast:
         """Return a quantile of the paths at each step, H x C."""
         return np.quantile(self.samples, share, axis=0).astype(np.float32)
 
-    def table(self) -> dict[str, list[float]]:
-        """Return the steps from 1 on and the quantiles of each channel, as columns such as `value_q10`."""
-        columns: dict[str, list[float]] = {"step": list(range(1, self.samples.shape[1] + 1))}
+    def table(self) -> dict[str, list[Any]]:
+        """Return the steps from 1 on, their time stamps, and the quantiles of each channel, as columns.
+
+        The columns are called `step`, as that of the time stamps in the series, and such as `value_q10`.
+        """
+        columns: dict[str, list[Any]] = {"step": list(range(1, self.samples.shape[1] + 1))}
+        if self.times:
+            columns[self.time_name] = [*self.times]
         for share in self.quantiles:
             values = self.quantile(share)
             for place, name in enumerate(self.names):
@@ -143,7 +157,7 @@ def forecast(
     settings = SampleSettings(length=length, count=samples, quantiles=tuple(quantiles))
     length = vocabulary.known_horizon if length is None else length
     config = config or GenerationConfig()
-    history, names = _history(predictor, series)
+    history, names, stamps = _history(predictor, series)
     values = torch.from_numpy(history[-((vocabulary.length or 0) - vocabulary.known_horizon) :])
     known = ~values.isnan()[None]
     missing = ~known.any(dim=1)[0]
@@ -168,7 +182,15 @@ def forecast(
     tokens = torch.cat(parts).unflatten(1, (length, len(names)))
     paths = vocabulary.values(tokens, scale).numpy()
     shares = settings.quantiles or QUANTILES
-    return Forecast(names=names, history=history, samples=paths, quantiles=shares)
+    times = () if stamps is None else tuple(continue_stamps(stamps, len(history) - 1, length))
+    return Forecast(
+        names=names,
+        history=history,
+        samples=paths,
+        quantiles=shares,
+        time_name=stamps.name if stamps is not None and times else "",
+        times=times,
+    )
 
 
 def _vocabulary(predictor: "Predictor") -> SeriesVocabulary:
@@ -186,8 +208,10 @@ def _vocabulary(predictor: "Predictor") -> SeriesVocabulary:
     return vocabulary
 
 
-def _history(predictor: "Predictor", series: Any) -> tuple[Values, tuple[str, ...]]:
-    """Return the values of a series up to its last known step, and the names of its channels.
+def _history(
+    predictor: "Predictor", series: Any
+) -> tuple[Values, tuple[str, ...], TimeStamps | None]:
+    """Return the values of a series up to its last known step, the names of its channels, and its time stamps.
 
     Raises:
         ValueError: If it cannot be read.
@@ -202,7 +226,11 @@ def _history(predictor: "Predictor", series: Any) -> tuple[Values, tuple[str, ..
         item = EncodedItem("the series", value=series)
     value: SeriesValue = SeriesModality(preprocess).decode(item).value
     known = np.flatnonzero((~np.isnan(value.values)).any(axis=1))
-    return value.values[: known[-1] + 1], value.names
+    stamps = read_time_stamps(item)
+    if stamps is not None and preprocess.rate is not None:  # the values are at this rate
+        seconds = stamps.seconds[0] + np.arange(len(value.values)) / preprocess.rate
+        stamps = replace(stamps, seconds=seconds)
+    return value.values[: known[-1] + 1], value.names, stamps
 
 
 class ForecastFormat(SampleFormat):
@@ -248,7 +276,12 @@ class ForecastFormat(SampleFormat):
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(table)
-            writer.writerows([f"{x:.7g}" for x in row] for row in zip(*table.values(), strict=True))
+            is_exact = {"step", samples.time_name}
+            columns = [
+                [str(x) if name in is_exact else f"{x:.7g}" for x in column]
+                for name, column in table.items()
+            ]
+            writer.writerows(zip(*columns, strict=True))
             atomic_write_text(path, text.getvalue())
         return f"{counted(length, 'step')} from {counted(number, 'path')}"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,31 @@ class SeriesValue:
     names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TimeStamps:
+    """Time stamps of the rows of a series.
+
+    Attributes:
+        name: Name of their column.
+        origin: Date in UTC, or number, from which the seconds count.
+        per_second: Units of the numbers in a second.
+        seconds: Seconds since the origin, rising, each once.
+    """
+
+    name: str
+    origin: "np.datetime64 | int | float"
+    per_second: float
+    seconds: Numbers
+
+
+class _Origin(NamedTuple):
+    """Column of time stamps, the one from which seconds count, and its units in a second. None: times of a day."""
+
+    name: str
+    start: "np.datetime64 | int | float | None"
+    per_second: float = 1.0
+
+
 @lru_cache(maxsize=1024)
 def is_time_name(name: str) -> bool:
     """Return whether a column of this name holds time stamps. A capital T is a temperature."""
@@ -91,11 +116,37 @@ def read_series(media: EncodedItem) -> tuple[SeriesValue, tuple[str, ...]]:
     else:
         values = _matrix(media.name, media.array if media.value is None else media.value)
         return SeriesValue(_checked(media.name, values, notes)), tuple(notes)
-    times = _times(media.name, columns, notes)
+    timed = _times(media.name, columns, notes)
     values = _checked(media.name, _stacked(media.name, columns), notes)
-    if times is not None:
-        values, times = _in_order(media.name, values, times, notes)
+    times = None
+    if timed is not None:
+        values, times = _in_order(media.name, values, timed[0], notes)
     return SeriesValue(values, times, tuple(columns)), tuple(notes)
+
+
+def read_time_stamps(media: EncodedItem) -> TimeStamps | None:
+    """Return the time stamps of a series. None: it has none, or times of a day without a date.
+
+    Args:
+        media: A series that `read_series` reads.
+    """
+    if isinstance(media.value, Mapping):
+        columns = dict(cast("Mapping[str, Any]", media.value))
+    elif (
+        media.value is None
+        and media.array is None
+        and not _first_bytes(media).startswith(NPY_MAGIC)
+    ):
+        columns = _columns_of_file(media, [])
+    else:
+        return None
+    timed = _times(media.name, columns, [])
+    if timed is None:
+        return None
+    seconds, (column, start, per_second) = timed
+    if start is None:
+        return None
+    return TimeStamps(column, start, per_second, np.unique(seconds[np.isfinite(seconds)]))
 
 
 def _first_bytes(media: EncodedItem) -> bytes:
@@ -269,8 +320,8 @@ def _why(name: str, data: bytes, error: Exception) -> str:
     )
 
 
-def _times(name: str, columns: dict[str, Any], notes: list[str]) -> Numbers | None:
-    """Take the columns of time stamps out and return them in seconds, NaN where one is missing."""
+def _times(name: str, columns: dict[str, Any], notes: list[str]) -> tuple[Numbers, _Origin] | None:
+    """Take the columns of time stamps out and return them in seconds since an origin, NaN where one is missing."""
     found = {column: columns.pop(column) for column in list(columns) if is_time_name(column)}
     if not found:
         return None
@@ -278,24 +329,24 @@ def _times(name: str, columns: dict[str, Any], notes: list[str]) -> Numbers | No
         notes.append("further time columns left out")
     day = next((c for c in found if np.asarray(found[c]).dtype == np.dtype("datetime64[D]")), None)
     first = day or next(iter(found))
-    seconds = _seconds(name, first, found[first])
+    seconds, origin = _seconds(name, first, found[first])
     if day is not None:  # the time of that day may stand beside it
         of_day = next((c for c in found if np.asarray(found[c]).dtype.kind == "f"), None)
         seconds = seconds if of_day is None else seconds + np.asarray(found[of_day])
     if np.isnan(seconds).all():
         notes.append("no time stamps in the time column")
         return None
-    return seconds
+    return seconds, origin
 
 
-def _seconds(name: str, column: str, cells: Any) -> Numbers:
+def _seconds(name: str, column: str, cells: Any) -> tuple[Numbers, _Origin]:
     array = np.asarray(cells)
     if array.dtype.kind == "O" and all(isinstance(c, int | float | None) for c in array.tolist()):
         array = array.astype(np.float64)
     if array.dtype.kind not in "Miuf":
         of_day = _seconds_of_day(array.tolist())
         if of_day is not None:
-            return of_day
+            return of_day, _Origin(column, None)
         cells = _month_first(array.tolist())
         array = np.array([_date(name, column, cell) for cell in cells], "datetime64[us]")
     if array.dtype.kind == "M":
@@ -303,15 +354,16 @@ def _seconds(name: str, column: str, cells: Any) -> Numbers:
             array.astype("datetime64[ns]") if array.dtype != np.dtype("datetime64[D]") else array
         )
         known = whole[~np.isnat(whole)]
-        return (
-            (whole - known.min()) / np.timedelta64(1, "s")
-            if len(known)
-            else np.full(len(whole), np.nan)
-        )
+        if not len(known):
+            return np.full(len(whole), np.nan), _Origin(column, None)
+        start = known.min()
+        return (whole - start) / np.timedelta64(1, "s"), _Origin(column, start)
     per_second = _per_second(column, array)
+    start = 0.0
     if array.dtype.kind in "iu" and len(array):
+        start = int(array.min())
         array = array - array.min()  # exact: nanoseconds since 1970 do not fit into float64
-    return array.astype(np.float64) / per_second
+    return array.astype(np.float64) / per_second, _Origin(column, start, per_second)
 
 
 _OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,:](\d+))?)?\s*([AaPp][Mm])?")
