@@ -18,13 +18,18 @@ HOOKS = Path(__file__).parents[1] / "support" / "schemathesis_hooks.py"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "token"),
-    [(("image",), ""), (("image", "text", "table"), "secret"), (("generated text",), "secret")],
+    [
+        (("image",), ""),
+        (("image", "text", "table"), "secret"),
+        (("generated text",), "secret"),
+        (("generated music",), "secret"),
+    ],
 )
 def test_no_check_of_the_description_fails(kinds, token, tmp_path, monkeypatch):
-    is_generating = kinds == ("generated text",)
+    recipe = {"generated text": "text_ar", "generated music": "music"}.get(kinds[0])
     monkeypatch.setenv("PERCEIVERS_SERVE_MAX_TOKENS", "32")
     run = tmp_path / "run"
-    save_generating(run) if is_generating else save_untrained(run, *kinds)
+    save_generating(run, recipe) if recipe else save_untrained(run, *kinds)
     if "table" in kinds:
         found = load(run)
         fields = {"columns": ["age", "color"], "kinds": ["number", "category"]}
@@ -37,7 +42,9 @@ def test_no_check_of_the_description_fails(kinds, token, tmp_path, monkeypatch):
     with serving(run) as (address, _):
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
         command += ["--checks", "all", "--seed", "0", "--max-examples", "20", "--no-color"]
-        if is_generating:
+        if recipe == "music":
+            monkeypatch.setenv("SCHEMATHESIS_MUSIC", "1")
+        if recipe:
             command += ["--include-path", "/generate"]
         if "text" in kinds:
             # A form has no types: a number in the field of a text is a text, which Schemathesis takes for an error.

@@ -1,6 +1,7 @@
-"""Files that a run of images reads, where Schemathesis needs bytes: it cannot know what a valid file is."""
+"""Files that a run of images or music reads, where Schemathesis needs bytes: it cannot know what a valid file is."""
 
 import base64
+import os
 import sys
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from hypothesis import strategies
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from perceivers.data.registry import get_modality
 from support.modality_data import png
 
 __all__ = ["FILES"]
 
-FILES = strategies.sampled_from([png(0, number) for number in range(3)])
+MIDI = get_modality("music").example_file
+IMAGES = [png(0, number) for number in range(3)]
+FILES = strategies.sampled_from([MIDI] if os.environ.get("SCHEMATHESIS_MUSIC") else IMAGES)
 
 schemathesis.openapi.format("binary", FILES)
 schemathesis.openapi.format("byte", FILES.map(lambda data: base64.b64encode(data).decode()))

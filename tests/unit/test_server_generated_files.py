@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from types import SimpleNamespace
 
 import jsonschema_rs
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from perceivers.data.modalities.music.events import decode_events, encode_events
 from perceivers.data.modalities.music.midi_file import midi_bytes, parse_midi
 from perceivers.data.modalities.music.score import Note, one_part
+from perceivers.evaluation.music_format import MusicFormat
 from perceivers.evaluation.predict import Predictor
 from perceivers.hub.checkpoint import load
 from perceivers.server import generation
 from perceivers.server.settings import UploadLimits
+from perceivers.tasks.pixel_vocabulary import PixelVocabulary
+from perceivers.tasks.vocabulary import BaseVocabulary
 from support.models import save_generating
 from support.server import client_of
 
@@ -151,6 +155,15 @@ def test_other_requests_have_their_turn_while_a_file_is_generated(folder, monkey
     with client_of(folder, "music") as client:
         reply = client.post("/generate", json=SETTINGS)
     assert parts == [b""] * 30 + [reply.content, None]
+
+
+def test_runs_without_a_form_that_returns_files_are_not_continued(folder):
+    """Of no tokens, of samples, and of a vocabulary without a form."""
+    predictor = Predictor(load(folder / "music"), device="cpu")
+    assert isinstance(generation.served_format(predictor), MusicFormat)
+    for vocabulary in (None, PixelVocabulary(), BaseVocabulary(kind="other")):
+        predictor.config = SimpleNamespace(task=SimpleNamespace(vocabulary=vocabulary))
+        assert generation.served_format(predictor) is None
 
 
 def test_the_description_has_the_forms_of_files(client):
