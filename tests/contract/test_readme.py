@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 RECIPES = (
     *("images", "audio_video", "points", "text", "series", "arrays", "multimodal"),
     *("autoencode", "flow", "segmentation", "dense", "mlm_bytes"),
-    *("music", "image_ar", "series_ar"),
+    *("music", "image_ar", "series_ar", "hip_mae"),
 )
 
 

@@ -132,7 +132,7 @@ def test_a_misspelled_flag_suggests_the_nearest(capsys):
         (("--optim.lr.value", "5"), "--optim.lr.value: 'lr' is 0.002 in this recipe"),
         (("--optim.betas", "0.9"), "--optim.betas: "),
         (("--progress", "maybe"), "--progress: Input should be a valid boolean"),
-        (("--size", "huge"), "--size: expected one of tiny, small, base, paper; got huge"),
+        (("--size", "huge"), "--size: expected one of tiny, small, base, mini, paper; got huge"),
         (("--out", "a", "b"), "--out: expected one value, got a b"),
     ],
 )

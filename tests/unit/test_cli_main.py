@@ -156,7 +156,7 @@ def test_messages_become_one_paragraph():
         ("fit", "Expected DATA"),
         ("fit a b", "Expected one DATA, got a, b."),
         ("fit x --resume 3", "--resume: expected no value, got 3."),
-        ("fit x --size huge", "--size: expected one of tiny, small, base, paper; got huge."),
+        ("fit x --size huge", "--size: expected one of tiny, small, base, mini, paper; got huge."),
         ("fit x --seed a", "--seed: Input should be a valid integer"),
     ],
 )

@@ -13,7 +13,12 @@ def test_help_has_the_flags_of_the_recipe(capsys):
 
 def test_another_recipe_is_refused(capsys):
     assert main(["pretrain", "photos", "--recipe", "images"]) == 2
-    assert "the recipe is mae" in capsys.readouterr().err
+    assert "expected mae or hip_mae, got images" in capsys.readouterr().err
+
+
+def test_help_has_the_flags_of_the_other_recipe(capsys):
+    assert main(["pretrain", "--recipe", "hip_mae", "--help-all"]) == 0
+    assert "--task.parts.image.groupwise" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

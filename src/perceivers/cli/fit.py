@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perceivers.recipes.registry import Recipe
     from perceivers.training.fit import Run
 
-_SIZES = ("tiny", "small", "base", "paper")
+_SIZES = ("tiny", "small", "base", "mini", "paper")
 _SWITCHES = (
     "resume",
     "resume_with_other_data",
@@ -30,24 +30,25 @@ Words = dict[str, tuple[str, ...]]
 """Words that follow each flag, by its name with underscores."""
 
 
-def run(args: Sequence[str], *, command: str = "fit", recipe: str | None = None) -> int:
+def run(args: Sequence[str], *, command: str = "fit", recipes: Sequence[str] = ()) -> int:
     """Run the command and return its exit status.
 
     Args:
         args: Arguments after the command.
         command: Name of the command, for messages.
-        recipe: Name of the recipe, in place of --recipe. None: that of the flag, or one that fits the data.
+        recipes: Names that --recipe may have; the first is the default. (): any recipe, or one that fits the data.
     """
     positional, flags = split_flags(["--help" if arg == "-h" else arg for arg in args])
     asks = [flags.pop(name, None) is not None for name in ("help", "help_all")]
     data = "" if any(asks) else _take_data(positional, flags)
-    if recipe is not None:
-        if "recipe" in flags:
+    if recipes:
+        chosen = flags.setdefault("recipe", (recipes[0],))
+        if chosen not in [(name,) for name in recipes]:
             wrong_arguments(
                 command,
-                f"Expected no --recipe, since the recipe is {recipe}: use `perceivers fit`.",
+                f"--recipe: expected {' or '.join(recipes)}, got {' '.join(chosen) or 'no name'}. `perceivers fit` "
+                "takes any recipe.",
             )
-        flags["recipe"] = (recipe,)
     if any(asks):
         return _help(positional, flags, command, everything=asks[1])
     options = _take_options(flags)

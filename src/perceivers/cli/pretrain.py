@@ -1,4 +1,4 @@
-"""`perceivers pretrain`: `perceivers fit` with the recipe `mae`, on data without labels."""
+"""`perceivers pretrain`: `perceivers fit` with the recipe `mae` or `hip_mae`, on data without labels."""
 
 from collections.abc import Sequence
 
@@ -7,4 +7,4 @@ from perceivers.cli import fit
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    return fit.run(args, command="pretrain", recipe="mae")
+    return fit.run(args, command="pretrain", recipes=("mae", "hip_mae"))

@@ -221,8 +221,7 @@ def _check_outputs(config: SavedConfig, folder: Path) -> None:
         return
     parts, output = config.task.output_parts(), config.model.output
     sizes: dict[str, Any] = {
-        name: getattr(one.head, "num_outputs", None)
-        for name, one in getattr(output, "outputs", {}).items()
+        name: one.num_outputs for name, one in getattr(output, "outputs", {}).items()
     }
     sizes = sizes or {"label": getattr(output, "num_outputs", None)}
     for name, part in parts.items():

@@ -46,6 +46,11 @@ class OutputConfig:
     queries: QueriesConfig
     head: HeadConfig
 
+    @property
+    def num_outputs(self) -> int | None:
+        """Numbers of each query. None: not known yet, or the rows of an embedding."""
+        return getattr(self.head, "num_outputs", None)
+
     def with_num_outputs(self, name: str, num_outputs: int | None) -> "OutputConfig":
         """Return the same output with the size of its head. None: not known yet.
 

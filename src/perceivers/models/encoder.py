@@ -143,6 +143,10 @@ class ElementEncoder(nn.Module):
     element_channels: int | None = None
     """Width of all elements after a linear layer of each modality. None: a `Fusion` gives them one width."""
 
+    def summary(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
+        """Return the latents whose mean represents a sample: by default all."""
+        return self(segments)
+
 
 class PerceiverEncoder(ElementEncoder):
     """Maps an input array of any length onto a latent array of fixed length.

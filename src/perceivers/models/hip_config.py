@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from perceivers.models.hip_groups import plan_groups
 from perceivers.registry import configclass
 
 MOST_LAYERS = 10_000  # of a configuration; building a model takes time for each
@@ -166,6 +167,17 @@ class HiPConfig:
     def latent_values(self, num_elements: int) -> int:  # noqa: ARG002
         """Return the number of values of the latents of a sample of so many elements."""
         return self.num_latents * self.latent_channels
+
+    def group_rows(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the elements of a group of each modality, from the numbers of their elements."""
+        plan = plan_groups(
+            {name: counts[name] for name in sorted(counts)}, self.blocks[0].num_groups
+        )
+        return {name: part.rows for name, part in plan.parts.items()}
+
+    def for_labels(self) -> "HiPConfig":
+        """Return the encoder of labels: without the blocks after the middle one."""
+        return replace(self, latents="middle")
 
     @property
     def reading_heads(self) -> tuple[int, ...]:

@@ -89,6 +89,14 @@ class HiPEncoder(ElementEncoder):
         Raises:
             ValueError: If modalities are missing, or one has more elements than the model has positions.
         """
+        return self._blocks(segments)[-1].flatten(1, 2)
+
+    def summary(self, segments: Sequence[Elements]) -> Float[Tensor, "B N D"]:
+        """Return the latents of the middle block, each of which depends on all elements."""
+        return self._blocks(segments)[self.config.middle].flatten(1, 2)
+
+    def _blocks(self, segments: Sequence[Elements]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Return the latents of each block."""
         if len(segments) != len(self.grids):
             raise ValueError(
                 f"Expected elements of {', '.join(self.grids)}, got {len(segments)} modalities."
@@ -99,7 +107,7 @@ class HiPEncoder(ElementEncoder):
             inputs[name], mask = _filled(name, grid, part.dense(table.dtype), part.mask)
             if mask is not None:
                 masks[name] = mask
-        return self.trunk(inputs, masks, run=self.run)[-1].flatten(1, 2)
+        return self.trunk(inputs, masks, run=self.run)
 
     @property
     def run(self) -> RunLayer:

@@ -27,6 +27,7 @@ from perceivers.models.local_attention_init import ReadsTokens, init_local_atten
 from perceivers.models.perceiver_ar_config import PerceiverARConfig
 from perceivers.models.transformer import TransformerEncoder, TransformerEncoderConfig
 from perceivers.nn.blocks import CrossAttend, SelfAttend
+from perceivers.nn.permutation import fixed_permutation
 from perceivers.outputs.heads import HasEmbedding, MeanPool, MeanPoolConfig, PoolsElements
 from perceivers.outputs.queries import QueryContext
 from perceivers.registry import configclass, wrong_field
@@ -190,7 +191,7 @@ class Perceiver(nn.Module):
         Arguments as for `forward`.
         """
         fused = self._fused(self._segments(inputs, masks))
-        parts = [self.encoder(list(fused.values())).mean(dim=1)]
+        parts = [self.encoder.summary(list(fused.values())).mean(dim=1)]
         if isinstance(self.output, MeanPool) and self.pools_elements:
             contents = {name: (part.content, part.real) for name, part in fused.items()}
             parts += self.output.pooled_elements(contents)
@@ -289,6 +290,7 @@ class Perceiver(nn.Module):
                 latents, {name: (part.content, part.real) for name, part in fused.items()}
             )
         if isinstance(self.output, ElementDecoder):
+            index = self._element_index(self.output, segments, index)
             named = self.output(latents, index=index, outputs=outputs)
             return named if len(self.output.names) > 1 else next(iter(named.values()))
         if not isinstance(self.output, PerceiverDecoder):
@@ -307,13 +309,31 @@ class Perceiver(nn.Module):
         named = self.output(latents, context, tables=tables, index=index, outputs=outputs)
         return named if len(self.output.names) > 1 else next(iter(named.values()))
 
+    def _element_index(
+        self, decoder: ElementDecoder, segments: Mapping[str, Elements], index: Tensors | None
+    ) -> Tensors | None:
+        """Return the places in the encoder of the elements to decode: with a permutation, those of all by default."""
+        if self.permutation is None:
+            return index
+        found = dict(index or {})
+        for name, output in decoder.config.outputs.items():
+            modality = output.modality
+            whole = cast("InputAdapter", self.inputs[modality]).num_elements
+            given = segments[modality].num_elements if modality in segments else whole
+            places = self.element_order(modality, given).argsort()
+            # Short inputs are filled up behind the permuted elements.
+            behind = torch.arange(given, whole, device=places.device)
+            places = torch.cat([places, behind])
+            found[name] = places[found[name].to(places.device)] if name in found else places
+        return found
+
     def set_permutation(self, seed: int | None) -> None:
         """Permute the elements of every input by one fixed permutation from now on. None: do not."""
         self.permutation = seed
         for name, adapter in self.inputs.items():
             # Permutations of known lengths are drawn here, so that compiled and exported graphs hold a constant.
             count = getattr(adapter, "num_elements", None)
-            order = None if seed is None or count is None else _permutation(count, seed)
+            order = None if seed is None or count is None else fixed_permutation(count, seed)
             self.register_buffer(f"order_{name}", order, persistent=False)
 
     def set_grad_checkpointing(self, enabled: bool, *, mlp: bool = False) -> None:
@@ -348,7 +368,7 @@ class Perceiver(nn.Module):
         """Return the permutation of the M elements of a modality."""
         order = getattr(self, f"order_{name}")
         if order is None or order.shape[0] != count:
-            return _permutation(count, self.permutation or 0)
+            return fixed_permutation(count, self.permutation or 0)
         return order
 
 
@@ -498,11 +518,6 @@ def _content_channels(adapters: Mapping[str, Any]) -> dict[str, int]:
         found[name] = adapter(adapter.example(2)).content.shape[-1]
         adapter.train()
     return found
-
-
-def _permutation(count: int, seed: int) -> Int[Tensor, " M"]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=generator, device="cpu")
 
 
 build_model = build

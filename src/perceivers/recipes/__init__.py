@@ -1,6 +1,6 @@
 """Recipes: registered configurations of runs. Importing this package registers all built-in recipes."""
 
-from perceivers.recipes import autoencode, autoregressive, mae, own_data
+from perceivers.recipes import autoencode, autoregressive, hip_mae, mae, own_data
 from perceivers.recipes import hip as own_hip
 from perceivers.recipes.published import (
     audioset,
@@ -33,6 +33,7 @@ __all__ = [
     "get_recipe",
     "glue",
     "hip",
+    "hip_mae",
     "imagenet",
     "imagenet64_ar",
     "language",

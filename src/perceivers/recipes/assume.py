@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from perceivers.inputs.registry import preprocess_of
+from perceivers.recipes.elements import with_layout
 from perceivers.recipes.registry import Recipe
 from perceivers.recipes.resolve import fill_input, fill_label, preprocess_for, with_input_size
 
@@ -24,6 +25,7 @@ def assume(recipe: Recipe) -> tuple[Recipe, list[str]]:
     assumed = replace(recipe, preprocess=preprocess)
     complete = preprocess | {name: preprocess_for(assumed, name) for name in read}
     task = recipe.task.fit_to_inputs(inputs, complete)
+    task = with_layout(task, inputs, recipe.encoder, recipe.training.permute)
     output, parts = recipe.output.fit_to_inputs(inputs), task.output_parts()
     unknown = [name for name, part in parts.items() if not part.num_outputs]
     if unknown and output.num_outputs is not None:

@@ -10,7 +10,9 @@ from perceivers.data.registry import find_defaults, find_modality
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.hub.checkpoint import Saved
 from perceivers.inputs.registry import joins_columns, preprocess_of
+from perceivers.models.hip_config import HiPConfig
 from perceivers.recipes.common import SIZES, own_optim
+from perceivers.recipes.hip import hip_for, size_of
 from perceivers.recipes.own_data import default_recipe
 from perceivers.recipes.registry import Recipe, TrainingConfig
 from perceivers.recipes.rules.length import with_batch_size
@@ -136,12 +138,18 @@ def _after_pretraining(base: Recipe, inputs: Mapping[str, Any]) -> Recipe:
     Its head, augmentation and length are those of training from scratch: only the initial weights differ.
     """
     kinds = {name: find_modality(base.preprocess[name]).name for name in inputs}
-    own = default_recipe(kinds, "tiny")
+    encoder = base.encoder
+    if isinstance(
+        encoder, HiPConfig
+    ):  # raw elements; reconstruction needs blocks that labels do not
+        own, encoder = hip_for(kinds, size_of(encoder)), encoder.for_labels()
+    else:
+        own = default_recipe(kinds, "tiny")
     return replace(
         own,
         name=NAME,
         inputs=dict(inputs),
-        encoder=base.encoder,
+        encoder=encoder,
         preprocess=base.preprocess,
         augment={name: part for name, part in own.augment.items() if name in inputs},
         training=replace(own.training, permute=base.training.permute),

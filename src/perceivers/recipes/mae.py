@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from perceivers.data.base import DataConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
@@ -17,6 +17,7 @@ from perceivers.recipes.own_data import default_recipe
 from perceivers.recipes.registry import Recipe, recipe
 from perceivers.tasks.masked_autoencode import MaskedAutoencodeConfig
 from perceivers.tasks.masking import GridMaskingConfig, RowsMaskingConfig
+from perceivers.tasks.masking_elements import ElementsMaskingConfig, PointElementsMaskingConfig
 from perceivers.tasks.masking_kinds import (
     BytesMaskingConfig,
     FieldsMaskingConfig,
@@ -29,24 +30,27 @@ _GRID = FourierQueriesConfig(size=None, num_bands=None)
 
 
 class _Masking(NamedTuple):
-    """Masking of one modality, and its output queries. None: the elements of the input."""
+    """Masking of one modality, its output queries (None: the elements of the input), and masking of its elements."""
 
     part: Any
     queries: Any
+    elements: Any
 
 
 _MASKINGS: dict[str, _Masking] = {}
 
 
-def register_masking(kind: str, part: Any, queries: Any = _GRID) -> None:
+def register_masking(kind: str, part: Any, queries: Any = _GRID, *, elements: Any = None) -> None:
     """Register how a modality is hidden in masked autoencoding.
 
     Args:
         kind: The `kind` of its preprocessing: `image`, `mel`, `wave`.
         part: Configuration of a registered kind of masking, with open sizes.
         queries: Its output queries. None: the elements of the input with their positions.
+        elements: Configuration of the masking of single elements, each of which a Hierarchical Perceiver predicts
+            (recipe `hip_mae`). None: it cannot be pretrained so.
     """
-    _MASKINGS[kind] = _Masking(part, queries)
+    _MASKINGS[kind] = _Masking(part, queries, elements)
 
 
 def masked_autoencoder_for(
@@ -67,7 +71,7 @@ def masked_autoencoder_for(
         ValueError: If nothing is registered by which one of them could be hidden.
     """
     made = base(kinds, size)
-    found = {part: _masking_of(part, made.preprocess[part].kind) for part in made.inputs}
+    found = {part: _registered(part, made.preprocess[part].kind) for part in made.inputs}
     width = SIZES[size].latent_channels
     outputs = {
         part: OutputConfig(
@@ -91,7 +95,28 @@ def masked_autoencoder_for(
     )
 
 
-def _masking_of(name: str, kind: str) -> _Masking:
+def masking_of(name: str, kind: str, how: Literal["part", "elements"] = "part") -> Any:
+    """Return the masking of a modality.
+
+    Args:
+        name: Name of the modality.
+        kind: The `kind` of its preprocessing.
+        how: `part`: masking for output queries. `elements`: masking of single elements.
+
+    Raises:
+        ValueError: If none is registered.
+    """
+    found = getattr(_registered(name, kind), how)
+    if found is None:
+        known = ", ".join(kind for kind, one in _MASKINGS.items() if one.elements is not None)
+        raise ValueError(
+            f"Nothing is registered by which single elements of '{name}' ({kind}) can be hidden; this is known of "
+            f"{known}. Use --recipe mae, or leave '{name}' out with --columns."
+        )
+    return found
+
+
+def _registered(name: str, kind: str) -> _Masking:
     if kind not in _MASKINGS:
         raise ValueError(
             f"Nothing is registered by which parts of '{name}' ({kind}) can be hidden; masked autoencoding is known of "
@@ -118,12 +143,33 @@ def mae(size: str = "tiny") -> Recipe:
     return masked_autoencoder_for({"image": "image"}, size)
 
 
-register_masking("image", GridMaskingConfig(hidden=0.6, blocks=(8, 8), most=(8, 8)))
-register_masking("mel", GridMaskingConfig(hidden=0.6, blocks=(16, 4), most=(16, 16)))
-register_masking("wave", GridMaskingConfig(hidden=0.5, blocks=(64,), most=(256,)))
-register_masking("series", GridMaskingConfig(hidden=0.5, blocks=(10,), most=(32,), spectrum=4.0))
-register_masking("video", GridMaskingConfig(hidden=0.75, blocks=(4, 8, 8), most=(2, 8, 8)))
-register_masking("array", RowsMaskingConfig(), None)
-register_masking("points", PointsMaskingConfig())
-register_masking("table", FieldsMaskingConfig(), LearnedQueriesConfig(channels=64))
-register_masking("text", BytesMaskingConfig(), LearnedQueriesConfig(channels=64))
+_ELEMENTS = ElementsMaskingConfig()
+
+register_masking(
+    "image", GridMaskingConfig(hidden=0.6, blocks=(8, 8), most=(8, 8)), elements=_ELEMENTS
+)
+register_masking(
+    "mel", GridMaskingConfig(hidden=0.6, blocks=(16, 4), most=(16, 16)), elements=_ELEMENTS
+)
+register_masking(
+    "wave", GridMaskingConfig(hidden=0.5, blocks=(64,), most=(256,)), elements=_ELEMENTS
+)
+register_masking(
+    "series",
+    GridMaskingConfig(hidden=0.5, blocks=(10,), most=(32,), spectrum=4.0),
+    elements=_ELEMENTS,
+)
+register_masking(
+    "video", GridMaskingConfig(hidden=0.75, blocks=(4, 8, 8), most=(2, 8, 8)), elements=_ELEMENTS
+)
+register_masking("array", RowsMaskingConfig(), None, elements=_ELEMENTS)
+register_masking("points", PointsMaskingConfig(), elements=PointElementsMaskingConfig())
+register_masking(
+    "table",
+    FieldsMaskingConfig(),
+    LearnedQueriesConfig(channels=64),
+    elements=FieldsMaskingConfig(),
+)
+register_masking(
+    "text", BytesMaskingConfig(), LearnedQueriesConfig(channels=64), elements=BytesMaskingConfig()
+)

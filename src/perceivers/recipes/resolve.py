@@ -23,8 +23,10 @@ from perceivers.inputs.registry import joins_columns, preprocess_of
 from perceivers.models.decoder import DecoderConfig
 from perceivers.recipes.autoencode import autoencoder_for
 from perceivers.recipes.common import own_decoder
+from perceivers.recipes.elements import with_layout
 from perceivers.recipes.finetune import finetuning_recipe
 from perceivers.recipes.hip import hip_for
+from perceivers.recipes.hip_mae import hip_masked_autoencoder_for
 from perceivers.recipes.mae import masked_autoencoder_for
 from perceivers.recipes.overrides import FieldValueError, override, override_data
 from perceivers.recipes.own_data import recipe_for
@@ -42,6 +44,7 @@ _SHOWN, _LEAK_ROWS, _FEWEST_LEAKS = 20, 64, 3
 
 # Recipes for any modalities, and the functions that return them for those of the data.
 _FOR_MODALITIES = {"multimodal": recipe_for, "hip": hip_for}
+_PRETRAINING = {"mae": masked_autoencoder_for, "hip_mae": hip_masked_autoencoder_for}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +214,9 @@ def choose_recipe(
 ) -> tuple[Recipe, str | None]:
     """Return the recipe for some data, and a sentence on the choice. Arguments as for `resolve`.
 
-    A given recipe is returned as it is, but for `autoencode`, `hip`, `mae` and `multimodal`, which are rebuilt for the
-    modalities of the data. By default the recipe is that of the data's modality; built-in `data` have a custom one.
+    A given recipe is returned as it is, but for `autoencode`, `hip`, `hip_mae`, `mae` and `multimodal`, which are
+    rebuilt for the modalities of the data. By default the recipe is that of the data's modality; built-in `data` have a
+    custom one.
 
     Raises:
         ValueError: If the recipe does not come in this size, or cannot be built for the modalities of the data.
@@ -243,15 +247,15 @@ def choose_recipe(
 
 
 def _rebuild_for_data(recipe: Recipe, source: DatasetBundle, *, size: str | None) -> Recipe:
-    """Return `autoencode`, `hip`, `mae` and `multimodal` for the modalities of the data; others unchanged."""
+    """Return a recipe for any modalities, such as `mae`, for those of the data; others unchanged."""
     kinds = _kinds(source)
     has_label = source.target_kind == "class" and len(source.label_names) > 1
     has_inputs = set(_input_names(recipe)) == set(kinds)
     if recipe.name in _FOR_MODALITIES and not has_inputs:
         made = _FOR_MODALITIES[recipe.name](kinds, size or sizes_of(recipe.name)[0])
         return replace(recipe, inputs=made.inputs, preprocess=made.preprocess, augment=made.augment)
-    if recipe.name == "mae" and not has_inputs:
-        made = masked_autoencoder_for(kinds, size or sizes_of("mae")[0])
+    if recipe.name in _PRETRAINING and not has_inputs:
+        made = _PRETRAINING[recipe.name](kinds, size or sizes_of(recipe.name)[0])
         return replace(made, data=recipe.data)
     if recipe.name == "autoencode" and not (has_inputs and has_label == (LABEL in recipe.inputs)):
         made = autoencoder_for(kinds, size or sizes_of("autoencode")[0], has_label=has_label)
@@ -579,6 +583,7 @@ def fill_task(recipe: Recipe, target: TargetInfo, preprocess: Mapping[str, Any])
     if not recipe.task.requires_labels:  # else a label is the target, and no input
         inputs = fill_label(inputs, len(target.names))
     task = fit_to_target(recipe.task, target).fit_to_inputs(inputs, preprocess)
+    task = with_layout(task, inputs, recipe.encoder, recipe.training.permute)
     output = recipe.output.fit_to_inputs(inputs).fit_to(task.output_parts())
     augment = task.fit_augment(recipe.augment)
     encoder = task.fit_encoder(recipe.encoder)

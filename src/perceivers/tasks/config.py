@@ -179,6 +179,15 @@ class BaseTaskConfig:
         """
         return self
 
+    @property
+    def needs_layout(self) -> bool:
+        """Whether `fit_to_layout` completes the configuration."""
+        return False
+
+    def fit_to_layout(self, layout: Any) -> Self:
+        """Return the configuration for the `ElementLayout` of the model."""
+        return self
+
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """Return the augmentation of each modality as the task needs it.
 

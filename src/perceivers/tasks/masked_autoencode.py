@@ -2,13 +2,14 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
 from perceivers.tasks.base import PredictionRequest, TaskBatch
 from perceivers.tasks.masking import HiddenPart, MaskingConfig
+from perceivers.tasks.masking_elements import ElementLayout
 from perceivers.tasks.prediction import Reconstruction
 from perceivers.tasks.reconstruction_task import (
     ReconstructionTargets,
@@ -58,6 +59,19 @@ class MaskedAutoencodeConfig(ReconstructionTaskConfig):
         super().__post_init__()
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ValueError(f"Expected a modality_dropout in [0, 1), got {self.modality_dropout}.")
+
+    @property
+    def needs_layout(self) -> bool:
+        """Whether single elements of a modality are hidden."""
+        return any(hasattr(part, "fit_to_layout") for part in self.parts.values())
+
+    def fit_to_layout(self, layout: ElementLayout) -> Self:
+        """Return the configuration with the elements and groups of each modality that is hidden by elements."""
+        parts = {
+            name: part.fit_to_layout(name, layout) if hasattr(part, "fit_to_layout") else part
+            for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
 
     def fit_augment(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """Return the augmentation without what mixes samples or hides parts of them."""

@@ -76,7 +76,106 @@ def check_share(share: float) -> None:
 
 
 @configclass
-class GridMaskingConfig(ReconstructionConfig):
+class ValuesMaskingConfig(ReconstructionConfig):
+    """Base class of maskings that replace values by zeros, the mean of normalized values.
+
+    A subclass states the units that are hidden: `num_units`, `real_units` and `places`.
+
+    Attributes:
+        hidden: Share of the units of each sample that are hidden.
+        patch: Cells that one query reconstructs. (): taken from the data.
+        num_train_queries: Queries of a training step. None: all.
+        size: As in `ReconstructionConfig`; the other fields as well.
+
+    Raises:
+        ValueError: If the share is out of range.
+    """
+
+    keeps_elements: ClassVar[bool] = False
+    """Whether a modality that is hidden as a whole keeps its elements, since queries are made of them."""
+
+    loss: Literal["l1", "l2"] = "l2"
+    hidden: float = 0.6
+    patch: tuple[int, ...] = ()
+    num_train_queries: int | None = None
+
+    def __post_init__(self) -> None:
+        check_share(self.hidden)
+        if self.patch:
+            ReconstructionConfig.__post_init__(self)
+
+    def extent(self, config: Any) -> dict[str, Any]:
+        """Return size and channels of a modality from its input configuration."""
+        grid = getattr(config, "value_grid", None)
+        if grid is None:  # rows with coordinates
+            return {"size": (config.length,), "num_channels": config.num_channels}
+        return grid
+
+    @property
+    def num_units(self) -> int:
+        """Units of a sample."""
+        raise NotImplementedError
+
+    def real_units(self, x: Tensor, mask: Bool[Tensor, "B L"] | None) -> Bool[Tensor, "B n"]:
+        """Return a mask of the units that hold a real value."""
+        raise NotImplementedError
+
+    def places(self, units: Bool[Tensor, "B n"]) -> Bool[Tensor, "B ..."]:
+        """Return the map of hidden cells, B x the size of the grid."""
+        raise NotImplementedError
+
+    def draw(
+        self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
+    ) -> Bool[Tensor, "B n"]:
+        """Return a mask of the hidden units: those of the lowest scores."""
+        return draw_hidden(scores, self.real_units(x, mask), self.hidden)
+
+    def hide(
+        self, x: Tensor, mask: Bool[Tensor, "B L"] | None, units: Bool[Tensor, "B n"]
+    ) -> HiddenPart:
+        """Return the modality with some units hidden."""
+        values, real = reconstruction_cells(self, x, mask)
+        places = self.places(units)
+        hidden = map_cells(self, places)
+        hidden = hidden.expand_as(values) if real is None else hidden & real
+        return HiddenPart(self.filled(x, places), mask, values, hidden)
+
+    def filled(self, x: Tensor, places: Bool[Tensor, "B ..."]) -> Tensor:
+        """Return the input with zeros at hidden places. Coordinates and times behind the values stay."""
+        axes = len(self.patch)
+        if axes == 2 and x.ndim == 3:  # a spectrogram
+            return x.masked_fill(places[:, : x.shape[1]], 0.0)
+        if axes == 2:
+            return x.masked_fill(places[:, None], 0.0)
+        places = places[:, : x.shape[1]].unsqueeze(2)
+        if axes == 3:
+            return x.masked_fill(places, 0.0)
+        behind = (self.num_channels or 1) * (2 if self.has_missing else 1)
+        return torch.cat([x[..., :behind].masked_fill(places, 0.0), x[..., behind:]], dim=-1)
+
+    def in_units(
+        self, outputs: Tensor, values: Tensor, real: Bool[Tensor, "B O V"] | None
+    ) -> Float[Tensor, "B O V"]:
+        """Return outputs in the units of the model's input. `values` and `real` are those of the targets."""
+        return outputs[..., : values.shape[2]]
+
+    def restored(
+        self,
+        preprocess: Any,
+        x: Tensor,
+        mask: Bool[Tensor, "B L"] | None,
+        target: HiddenPart,
+        outputs: Float[Tensor, "B O K"],
+    ) -> list[Reconstruction]:
+        """Return each sample, and the same with hidden values replaced by predictions."""
+        cells, _ = reconstruction_cells(self, x, None)
+        found = self.in_units(outputs.float(), target.values, target.hidden)
+        filled = torch.where(target.hidden, found, cells)
+        return restored_samples(self, preprocess, x, mask, filled, target.hidden)
+
+
+@configclass
+class GridMaskingConfig(ValuesMaskingConfig):
     """Blocks of a grid of values are hidden: replaced by zeros, the mean of normalized values.
 
     Attributes:
@@ -98,19 +197,12 @@ class GridMaskingConfig(ReconstructionConfig):
         ValueError: If a share or a block is out of range.
     """
 
-    keeps_elements: ClassVar[bool] = False
-    """Whether a modality that is hidden as a whole keeps its elements, since queries are made of them."""
-
     kind: Literal["grid"] = "grid"
-    loss: Literal["l1", "l2"] = "l2"
-    hidden: float = 0.6
     block: tuple[int, ...] | None = None
     blocks: tuple[int, ...] = (8, 8)
-    patch: tuple[int, ...] = ()
     most: tuple[int, ...] = (8, 8)
     normalize: bool = False
     spectrum: float = 0.0
-    num_train_queries: int | None = None
 
     def __post_init__(self) -> None:
         check_share(self.hidden)
@@ -126,7 +218,7 @@ class GridMaskingConfig(ReconstructionConfig):
                     f"Expected {name} of {axes} numbers of at least 1, one for each axis, got {sides}."
                 )
         if self.patch:
-            super().__post_init__()
+            ReconstructionConfig.__post_init__(self)
         if (
             self.patch
             and self.block
@@ -145,13 +237,6 @@ class GridMaskingConfig(ReconstructionConfig):
         """
         units = {} if preprocess is None else preprocess.value_units()
         return replace(self, **self.extent(config), **units).with_blocks(name)
-
-    def extent(self, config: Any) -> dict[str, Any]:
-        """Return size and channels of a modality from its input configuration."""
-        grid = getattr(config, "value_grid", None)
-        if grid is None:  # rows with coordinates
-            return {"size": (config.length,), "num_channels": config.num_channels}
-        return grid
 
     def with_blocks(self, name: str) -> "GridMaskingConfig":
         """Return the configuration with block and patch, for the size that is known."""
@@ -202,41 +287,12 @@ class GridMaskingConfig(ReconstructionConfig):
             return torch.ones(x.shape[0], self.num_units, dtype=torch.bool, device=x.device)
         return real.any(dim=2)
 
-    def draw(
-        self, x: Tensor, mask: Bool[Tensor, "B L"] | None, scores: Float[Tensor, "B n"]
-    ) -> Bool[Tensor, "B n"]:
-        """Return a mask of the hidden blocks: those of the lowest scores."""
-        return draw_hidden(scores, self.real_units(x, mask), self.hidden)
-
-    def hide(
-        self, x: Tensor, mask: Bool[Tensor, "B L"] | None, units: Bool[Tensor, "B n"]
-    ) -> HiddenPart:
-        """Return the modality with some blocks hidden."""
-        values, real = reconstruction_cells(self, x, mask)
-        places = self.places(units)
-        hidden = map_cells(self, places)
-        hidden = hidden.expand_as(values) if real is None else hidden & real
-        return HiddenPart(self.filled(x, places), mask, values, hidden)
-
     def places(self, units: Bool[Tensor, "B n"]) -> Bool[Tensor, "B ..."]:
         """Return the map of hidden cells, B x the size of the grid."""
         places = units.unflatten(1, self.block_grid)
         for axis, (side, length) in enumerate(zip(self.block or (), self.size or (), strict=True)):
             places = places.repeat_interleave(side, dim=axis + 1).narrow(axis + 1, 0, length)
         return places
-
-    def filled(self, x: Tensor, places: Bool[Tensor, "B ..."]) -> Tensor:
-        """Return the input with zeros at hidden places. Coordinates and times behind the values stay."""
-        axes = len(self.patch)
-        if axes == 2 and x.ndim == 3:  # a spectrogram
-            return x.masked_fill(places[:, : x.shape[1]], 0.0)
-        if axes == 2:
-            return x.masked_fill(places[:, None], 0.0)
-        places = places[:, : x.shape[1]].unsqueeze(2)
-        if axes == 3:
-            return x.masked_fill(places, 0.0)
-        behind = (self.num_channels or 1) * (2 if self.has_missing else 1)
-        return torch.cat([x[..., :behind].masked_fill(places, 0.0), x[..., behind:]], dim=-1)
 
     @property
     def num_magnitudes(self) -> int:
@@ -291,9 +347,9 @@ class GridMaskingConfig(ReconstructionConfig):
         real: Bool[Tensor, "B O V"] | None,
     ) -> Measures:
         """Return `psnr` in dB and `mse` of the hidden values of each sample, in the data's units."""
-        return super().measures(self._in_units(outputs, values, real), values, real)
+        return super().measures(self.in_units(outputs, values, real), values, real)
 
-    def _in_units(
+    def in_units(
         self, outputs: Tensor, values: Tensor, real: Bool[Tensor, "B O V"] | None
     ) -> Float[Tensor, "B O V"]:
         """Return outputs, without their spectrum, in the units of the model's input."""
@@ -302,20 +358,6 @@ class GridMaskingConfig(ReconstructionConfig):
             return outputs
         mean, std = _moments(values, real)
         return outputs * std + mean
-
-    def restored(
-        self,
-        preprocess: Any,
-        x: Tensor,
-        mask: Bool[Tensor, "B L"] | None,
-        target: HiddenPart,
-        outputs: Float[Tensor, "B O K"],
-    ) -> list[Reconstruction]:
-        """Return each sample, and the same with hidden values replaced by predictions."""
-        cells, _ = reconstruction_cells(self, x, None)
-        found = self._in_units(outputs.float(), target.values, target.hidden)
-        filled = torch.where(target.hidden, found, cells)
-        return restored_samples(self, preprocess, x, mask, filled, target.hidden)
 
 
 @configclass

@@ -310,11 +310,13 @@ def _misfit(plan: WarmStart) -> str:
 
 # Settings that change initial weights, speed or the number of outputs, but not the function of the weights. Pools over
 # elements have weights of their own, which begin at zero.
+# `latents` selects blocks of a Hierarchical Perceiver.
 # Instead of the configured resolution, that which a module computes with is compared.
 _IRRELEVANT = frozenset(
     [
         "attn_implementation",
         "latent_init_scale",
+        "latents",
         "init_scale",
         "chunk",
         "element_pools",
