@@ -103,7 +103,11 @@ def test_a_pretrained_run_is_used_as_any_other(photos, tmp_path):
     ):
         status, _, err = run_command(*command)
         assert status == 0, err
-    assert page.read_text().count('<figure class="reconstruction">') == 2
+    text = page.read_text()
+    assert text.count('<figure class="reconstruction">') == 2
+    assert "<h2>Learned positions</h2>" in text
+    assert "image: neighbors have rank" in text
+    assert "learned positions of a few places of image" in text
     (image,) = (tmp_path / "back").iterdir()
     with Image.open(image) as shown:
         assert shown.width > 2.5 * shown.height  # original, visible, predicted

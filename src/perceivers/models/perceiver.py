@@ -188,6 +188,8 @@ class Perceiver(nn.Module):
     def embed(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B E"]:
         """Return one vector for each sample: the mean of the latents, then the pooled elements if the head pools them.
 
+        The latents are those of the middle block of a Hierarchical Perceiver.
+
         Arguments as for `forward`.
         """
         fused = self._fused(self._segments(inputs, masks))

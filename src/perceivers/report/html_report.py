@@ -17,8 +17,14 @@ from perceivers.escaping import encode_text
 from perceivers.escaping import escape_html as escape
 from perceivers.evaluation.evaluate import choose_split, open_for_run
 from perceivers.evaluation.predict import Predictor, load_predictor
+from perceivers.explain.positions import (
+    neighbor_rank,
+    position_tables,
+    rank_sentence,
+    similarity_figure,
+)
 from perceivers.explain.render.write import explain_file
-from perceivers.hub.checkpoint import WEIGHTS_FILE, Saved
+from perceivers.hub.checkpoint import WEIGHTS_FILE, Saved, load
 from perceivers.recipes.files import dump_recipe
 from perceivers.report.mistakes import SHOWN, cards, mistake_cards, row_name
 from perceivers.report.reconstructions import reconstruction_cards
@@ -202,6 +208,7 @@ def _sections(
         *_tasks(run),
         *mistakes,
         _section("Examples", *examples),
+        _section("Learned positions", *learned_positions(run)),
         _section("The run", _code(command), _table([], setup, numbers=False)),
         _section("Size and cost", _cost(run)),
         _section("Data", _list(notes)),
@@ -263,6 +270,25 @@ def _tasks(run: LoadedRun) -> list[str]:
     for split, sections in shown[1:]:
         title = f"<summary>Classes, calibration and curves on {split}</summary>"
         found.append("\n".join([f"<details>{title}", *sections, "</details>"]))
+    return found
+
+
+def learned_positions(run: LoadedRun) -> list[str]:
+    """Return for each modality with learned positions a sentence on its neighbors, and maps of their similarity."""
+    if not (run.folder / WEIGHTS_FILE).is_file():
+        return []
+    try:
+        member = load(run.folder).model.members[0]
+    except (OSError, ValueError):  # stated where the samples are missing
+        return []
+    found: list[str] = []
+    for name, table in position_tables(member).items():
+        found.append(f"<p>{escape(rank_sentence(name, neighbor_rank(table)))}</p>")
+        if importlib.util.find_spec("matplotlib"):
+            label = f"Cosine similarity of the learned positions of a few places of {name} with all others"
+            buffer = io.BytesIO()
+            similarity_figure(name, table).savefig(buffer, format="png", dpi=100)
+            found.append(_image(buffer.getvalue(), label))
     return found
 
 
