@@ -6,6 +6,7 @@ import torch
 import perceivers as pv
 from perceivers.hub.checkpoint import load
 from perceivers.models.decoder import DecoderConfig
+from perceivers.models.hip_config import HiPConfig, hip_blocks
 from perceivers.models.perceiver import PerceiverConfig, build
 from perceivers.training.freezing import frozen_parts, learning_rate_scales
 from perceivers.training.optim import build_optimizer
@@ -70,6 +71,37 @@ def test_rates_fall_from_the_output_to_the_input():
     assert scales["encoder.latents"] == 2.0**-5
     groups = build_optimizer(built, pv.OptimConfig(name="adamw"), scales).param_groups
     assert {group["lr_scale"] for group in groups} == set(scales.values())
+
+
+def test_rates_of_a_hierarchical_perceiver_fall_with_its_blocks():
+    blocks = hip_blocks(
+        num_groups=(2, 1, 2),
+        num_latents=(4, 4, 4),
+        channels=(8, 16, 8),
+        num_self_attends=(2, 1, 1),
+    )
+    config = PerceiverConfig(
+        inputs={"image": pv.PixelInputConfig(size=(4, 4), positions=None)},
+        encoder=HiPConfig(blocks=blocks, embed_channels=8),
+        output=pv.MeanPoolConfig(num_outputs=2),
+    )
+    scales = learning_rate_scales(build(config), {}, layer_decay=0.5)
+    trunk = "encoder.trunk"
+    found = [
+        scales[name]
+        for name in (
+            f"{trunk}.positions.image",
+            f"{trunk}.embed.image.weight",
+            f"{trunk}.blocks.0.latents",
+            f"{trunk}.blocks.0.cross_attend.mlp.0.weight",
+            f"{trunk}.blocks.0.self_attends.0.mlp.0.weight",
+            f"{trunk}.blocks.0.self_attends.1.mlp.0.weight",
+            f"{trunk}.blocks.1.cross_attend.attention.to_query.weight",
+            f"{trunk}.blocks.1.self_attends.0.mlp.0.weight",
+            "output.to_logits.weight",
+        )
+    ]
+    assert found == [2.0**-n for n in (6, 6, 5, 5, 4, 3, 2, 1, 0)]
 
 
 def digits(count=60):

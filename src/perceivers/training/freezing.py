@@ -117,7 +117,9 @@ def learning_rate_scales(
     Args:
         model: The model.
         scales: Factors by the name of a part, as in `frozen_parts`. The longest name counts.
-        layer_decay: Factor from each layer to the one before it: 1 for the output, the smallest for the adapters.
+        layer_decay: Factor from each layer to the one before it: 1 for the output, the smallest for the adapters. The
+            layers are those of the encoder's blocks, with the cross-attentions of a Hierarchical Perceiver. All that
+            precedes the blocks, such as learned positions, is one layer.
 
     Raises:
         ValueError: If the model has no such part.
@@ -139,8 +141,13 @@ def _layer(name: str) -> tuple[int, int, int]:
     parts = name.split(".")
     if parts[0] == "output":
         return (3, 0, 0)
-    if parts[:2] == ["encoder", "blocks"]:
-        return (2, int(parts[2]), int(parts[3]))
+    if parts[0] == "encoder" and "blocks" in parts:
+        number, kind, *rest = parts[parts.index("blocks") + 1 :]
+        if (
+            kind == "self_attends"
+        ):  # of a block that begins with a cross-attention: a Hierarchical Perceiver's
+            return (2, int(number), 1 + int(rest[0]))
+        return (2, int(number), int(kind) if kind.isdecimal() else 0)
     if parts[0] == "encoder":
         return (1, 0, 0)
     return (0, 0, 0)
