@@ -22,11 +22,8 @@ from perceivers.inputs.elements import InputAdapter
 from perceivers.inputs.registry import build_input
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.encoder import PerceiverEncoder
-from perceivers.models.hip_config import HiPConfig
-from perceivers.models.hip_groups import plan_groups
+from perceivers.models.flops import InputSize, attend_flops
 from perceivers.models.perceiver import Perceiver, PerceiverConfig, build
-from perceivers.models.perceiver_ar_config import PerceiverARConfig
-from perceivers.models.transformer import TransformerEncoderConfig
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend
 from perceivers.outputs.queries import Queries
@@ -105,84 +102,11 @@ def paper_flops(config: PerceiverConfig, num_elements: int, input_channels: int)
 
     Reference: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
     """
-    encoder = config.encoder
-    if isinstance(encoder, TransformerEncoderConfig):
-        width, widening = encoder.channels, encoder.self_attend_widening_factor
-        layer = attend_flops(num_elements, num_elements, width, width, width, width, widening)
-        return 2 * num_elements * input_channels * width + encoder.num_self_attends * layer
-    if isinstance(encoder, PerceiverARConfig):
-        n, width = encoder.num_latents, encoder.channels
-        wide = {"d": width, "c": width, "qk": width, "v": width}
-        read = attend_flops(n, num_elements, **wide, widening_factor=encoder.cross_widening_factor)
-        layer = attend_flops(n, n, **wide, widening_factor=encoder.widening_factor)
-        reads = 1 + len(encoder.cross_attends_after)
-        return reads * read + encoder.num_layers * layer + 2 * n * width * encoder.vocab_size
-    if isinstance(encoder, HiPConfig):
-        return _hierarchical_flops(config, encoder)
-    n, d = encoder.num_latents, encoder.latent_channels
-    if encoder.unroll_time:  # each cross-attention gets a part of the time
-        num_elements = num_elements // encoder.num_cross_attends
-    qk = encoder.cross_attend_qk_channels or input_channels
-    read = attend_flops(
-        n,
-        num_elements,
-        d,
-        input_channels,
-        qk,
-        encoder.cross_attend_v_channels or qk,
-        encoder.cross_attend_widening_factor,
-    )
-    layer = attend_flops(
-        n,
-        n,
-        d,
-        d,
-        encoder.self_attend_qk_channels or d,
-        encoder.self_attend_v_channels or d,
-        encoder.self_attend_widening_factor,
-    )
-    layers = encoder.num_blocks * encoder.num_self_attends_per_block
-    return encoder.num_cross_attends * read + layers * layer
-
-
-def _hierarchical_flops(config: PerceiverConfig, encoder: HiPConfig) -> int:
-    """Return the operations of the embedding and the blocks of a Hierarchical Perceiver."""
     with torch.device("meta"):
         adapters = {name: build_input(part) for name, part in config.inputs.items()}
-    width = encoder.embed_channels
-    total = sum(2 * part.num_elements * part.channels * width for part in adapters.values())
-    counts = {name: part.num_elements for name, part in adapters.items()}
-    rows = plan_groups(counts, encoder.blocks[0].num_groups).rows
-    for number, block in enumerate(encoder.used_blocks):
-        n, d = block.num_latents, block.channels
-        if number:
-            before = encoder.blocks[number - 1]
-            rows, width = (
-                before.num_groups * before.num_latents // block.num_groups,
-                before.channels,
-            )
-        wide = {"c": width, "qk": width, "v": width}
-        read = attend_flops(n, rows, d, **wide, widening_factor=block.cross_attend_widening_factor)
-        layer = attend_flops(n, n, d, d, d, d, block.self_attend_widening_factor)
-        total += block.num_groups * (read + block.num_self_attends * layer)
-        skip = encoder.blocks[-1 - number].channels
-        if number > encoder.middle and skip != d:
-            total += 2 * block.num_groups * n * skip * d
-    return total
-
-
-def attend_flops(
-    queries: int, sources: int, d: int, c: int, qk: int, v: int, widening_factor: int
-) -> int:
-    """Return the operations of one attention with its MLP.
-
-    It is from N queries of width `d` to M source elements of width `c`, by queries and keys of width `qk` and values of
-    width `v`. The hidden layer of the MLP is `widening_factor` times as wide as the queries.
-    """
-    project = queries * d * qk + sources * c * (qk + v) + queries * v * d
-    attend = queries * sources * (qk + v)
-    mlp = 2 * queries * d * d * widening_factor
-    return 2 * (project + attend + mlp)
+    modalities = {name: (part.num_elements, part.channels) for name, part in adapters.items()}
+    size = InputSize(num_elements=num_elements, channels=input_channels, modalities=modalities)
+    return config.encoder.paper_flops(size)
 
 
 def decoder_flops(model: Perceiver, num_elements: int) -> int:

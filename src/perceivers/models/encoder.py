@@ -9,6 +9,7 @@ from torch import nn
 from perceivers.cross_attention.choice import AttnImplementation
 from perceivers.cross_attention.source import ElementSource
 from perceivers.inputs.elements import Elements
+from perceivers.models.flops import InputSize, attend_flops
 from perceivers.nn.attention import Attention
 from perceivers.nn.blocks import CrossAttend, Gelu, SelfAttend
 from perceivers.nn.init import truncated_normal_
@@ -52,6 +53,9 @@ class PerceiverEncoderConfig:
             spectrograms, audio, series and texts; a segment with fewer cells than T (a table) is used completely each
             time. Parts are counted on the padded batch, so it must be padded to one length.
     """
+
+    has_fusion_embeddings: ClassVar[bool] = True
+    """Whether a `Fusion` gives elements of several modalities one width and a learned vector."""
 
     kind: Literal["perceiver"] = "perceiver"
     num_latents: int = 512
@@ -120,6 +124,36 @@ class PerceiverEncoderConfig:
     def reading_heads(self) -> tuple[int, ...]:
         """Heads of each attention to the input."""
         return (self.num_cross_attend_heads,) * self.num_cross_attends
+
+    def paper_flops(self, size: InputSize) -> int:
+        """Return the operations of cross-attentions and latent transformer for one sample, as the papers count them.
+
+        Reference: Perceiver (arXiv:2103.03206), appendix B; Perceiver IO (arXiv:2107.14795), appendix D.
+        """
+        n, d, num_elements = self.num_latents, self.latent_channels, size.num_elements
+        if self.unroll_time:  # each cross-attention gets a part of the time
+            num_elements = num_elements // self.num_cross_attends
+        qk = self.cross_attend_qk_channels or size.channels
+        read = attend_flops(
+            n,
+            num_elements,
+            d,
+            size.channels,
+            qk,
+            self.cross_attend_v_channels or qk,
+            self.cross_attend_widening_factor,
+        )
+        layer = attend_flops(
+            n,
+            n,
+            d,
+            d,
+            self.self_attend_qk_channels or d,
+            self.self_attend_v_channels or d,
+            self.self_attend_widening_factor,
+        )
+        layers = self.num_blocks * self.num_self_attends_per_block
+        return self.num_cross_attends * read + layers * layer
 
 
 class ElementEncoder(nn.Module):

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from perceivers.models.flops import InputSize, attend_flops
 from perceivers.models.hip_groups import plan_groups
 from perceivers.registry import configclass
 
@@ -84,6 +85,9 @@ class HiPConfig:
 
     Reference: Hierarchical Perceiver (arXiv:2202.10890).
     """
+
+    has_fusion_embeddings: ClassVar[bool] = False
+    """Whether a `Fusion` gives elements of several modalities one width and a learned vector."""
 
     kind: Literal["hip"] = "hip"
     blocks: tuple[HiPBlockConfig, ...]
@@ -178,6 +182,29 @@ class HiPConfig:
     def for_labels(self) -> "HiPConfig":
         """Return the encoder of labels: without the blocks after the middle one."""
         return replace(self, latents="middle")
+
+    def paper_flops(self, size: InputSize) -> int:
+        """Return the operations of the embedding and the blocks for one sample."""
+        width = self.embed_channels
+        total = sum(2 * count * channels * width for count, channels in size.modalities.values())
+        counts = {name: count for name, (count, _) in size.modalities.items()}
+        rows = plan_groups(counts, self.blocks[0].num_groups).rows
+        for number, block in enumerate(self.used_blocks):
+            n, d = block.num_latents, block.channels
+            if number:
+                before = self.blocks[number - 1]
+                rows = before.num_groups * before.num_latents // block.num_groups
+                width = before.channels
+            wide = {"c": width, "qk": width, "v": width}
+            read = attend_flops(
+                n, rows, d, **wide, widening_factor=block.cross_attend_widening_factor
+            )
+            layer = attend_flops(n, n, d, d, d, d, block.self_attend_widening_factor)
+            total += block.num_groups * (read + block.num_self_attends * layer)
+            skip = self.blocks[-1 - number].channels
+            if number > self.middle and skip != d:
+                total += 2 * block.num_groups * n * skip * d
+        return total
 
     @property
     def reading_heads(self) -> tuple[int, ...]:

@@ -396,7 +396,7 @@ def _build(config: PerceiverConfig) -> Perceiver:
     widths = {name: adapter.channels for name, adapter in adapters.items()}
     if not widths:
         raise ValueError("Expected at least one modality in inputs, got none.")
-    has_embeddings = not isinstance(config.encoder, HiPConfig)
+    has_embeddings = config.encoder.has_fusion_embeddings
     is_fused = len(widths) > 1 or config.fusion.channels is not None
     fusion = Fusion(config.fusion, widths, has_embeddings=has_embeddings) if is_fused else None
     input_channels = next(iter(widths.values())) if fusion is None else fusion.channels

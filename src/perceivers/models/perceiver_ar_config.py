@@ -1,8 +1,9 @@
 """Architecture of a Perceiver AR, in the forms of DeepMind's release and of krasserm's library."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from perceivers.models.flops import InputSize, attend_flops
 from perceivers.nn.rotary import RotaryConfig
 from perceivers.registry import configclass
 
@@ -48,6 +49,9 @@ class PerceiverARConfig:
     Raises:
         ValueError: If a number is out of range, or fields contradict each other.
     """
+
+    has_fusion_embeddings: ClassVar[bool] = True
+    """Whether a `Fusion` gives elements of several modalities one width and a learned vector."""
 
     kind: Literal["perceiver_ar"] = "perceiver_ar"
     vocab_size: int
@@ -108,6 +112,17 @@ class PerceiverARConfig:
     def reading_heads(self) -> tuple[int, ...]:
         """Heads of each attention to the input."""
         return (self.num_heads,) * (1 + len(self.cross_attends_after))
+
+    def paper_flops(self, size: InputSize) -> int:
+        """Return the operations of all attentions and of the output layer for one sample."""
+        n, width = self.num_latents, self.channels
+        wide = {"d": width, "c": width, "qk": width, "v": width}
+        read = attend_flops(
+            n, size.num_elements, **wide, widening_factor=self.cross_widening_factor
+        )
+        layer = attend_flops(n, n, **wide, widening_factor=self.widening_factor)
+        reads = 1 + len(self.cross_attends_after)
+        return reads * read + self.num_layers * layer + 2 * n * width * self.vocab_size
 
     @property
     def table_rows(self) -> tuple[int, ...]:

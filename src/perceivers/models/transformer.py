@@ -1,12 +1,13 @@
 """The paper's baseline: a transformer over the elements, without latents."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from perceivers.inputs.elements import Elements, dense
 from perceivers.models.encoder import MOST_LAYERS, ElementEncoder, run_layer
+from perceivers.models.flops import InputSize, attend_flops
 from perceivers.nn.blocks import SelfAttend
 from perceivers.nn.init import lecun_linear
 from perceivers.registry import configclass
@@ -23,6 +24,9 @@ class TransformerEncoderConfig:
         num_self_attend_heads: Heads of each layer.
         self_attend_widening_factor: Width of the MLP, as a multiple of D.
     """
+
+    has_fusion_embeddings: ClassVar[bool] = True
+    """Whether a `Fusion` gives elements of several modalities one width and a learned vector."""
 
     kind: Literal["transformer"] = "transformer"
     channels: int = 512
@@ -44,6 +48,12 @@ class TransformerEncoderConfig:
     def reading_heads(self) -> tuple[int, ...]:
         """Heads of each attention to the input: those of every layer."""
         return (self.num_self_attend_heads,) * self.num_self_attends
+
+    def paper_flops(self, size: InputSize) -> int:
+        """Return the operations of the projection and all layers for one sample."""
+        n, width = size.num_elements, self.channels
+        layer = attend_flops(n, n, width, width, width, width, self.self_attend_widening_factor)
+        return 2 * n * size.channels * width + self.num_self_attends * layer
 
 
 class TransformerEncoder(ElementEncoder):

@@ -1,6 +1,6 @@
 """Recipe for fine-tuning: architecture and preprocessing of a trained model, with outputs for other data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -138,23 +138,30 @@ def _after_pretraining(base: Recipe, inputs: Mapping[str, Any]) -> Recipe:
     Its head, augmentation and length are those of training from scratch: only the initial weights differ.
     """
     kinds = {name: find_modality(base.preprocess[name]).name for name in inputs}
-    encoder = base.encoder
-    if isinstance(
-        encoder, HiPConfig
-    ):  # raw elements; reconstruction needs blocks that labels do not
-        own, encoder = hip_for(kinds, size_of(encoder)), encoder.for_labels()
-    else:
-        own = default_recipe(kinds, "tiny")
+    own = _WITH_ENCODER.get(base.encoder.kind, _default_with)(kinds, base.encoder)
     return replace(
         own,
         name=NAME,
         inputs=dict(inputs),
-        encoder=encoder,
         preprocess=base.preprocess,
         augment={name: part for name, part in own.augment.items() if name in inputs},
         training=replace(own.training, permute=base.training.permute),
         data=DataConfig(),
     )
+
+
+def _default_with(kinds: Mapping[str, str], encoder: Any) -> Recipe:
+    """Return the default recipe of modalities with this encoder."""
+    return replace(default_recipe(kinds, "tiny"), encoder=encoder)
+
+
+def _hip_with(kinds: Mapping[str, str], encoder: HiPConfig) -> Recipe:
+    """Return the recipe `hip` for modalities with this encoder, without the blocks that only reconstruction needs."""
+    return replace(hip_for(kinds, size_of(encoder)), encoder=encoder.for_labels())
+
+
+_WITH_ENCODER: dict[str, Callable[[Mapping[str, str], Any], Recipe]] = {HiPConfig.kind: _hip_with}
+"""Recipes for labels after pretraining of an encoder of some kinds; of others, the default recipe."""
 
 
 def _text_of_columns(saved: Saved, source: DatasetBundle) -> str | None:
