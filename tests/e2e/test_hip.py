@@ -1,17 +1,21 @@
 """Hierarchical Perceivers from data to predictions, explanations, exports, servers and fine-tuned runs."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from perceivers.cli.main import main
 from perceivers.exporting.export import export
 from perceivers.hub.checkpoint import load
-from perceivers.models.hip_encoder import HiPEncoder
+from perceivers.models.hip_encoder import ElementDecoderConfig, ElementOutputConfig, HiPEncoder
 from perceivers.recipes.files import read_recipe
+from perceivers.recipes.hip import own_hip
+from perceivers.recipes.registry import get_recipe
 from perceivers.training.fit import fit
-from support.modality_data import make_audio, make_meshes, make_mixed
+from support.modality_data import make_audio, make_meshes, make_mixed, make_texts
 from support.runs import make_image_folder
 
 SHORT = {
@@ -79,3 +83,29 @@ def test_a_run_is_fine_tuned_by_low_rank_updates(run, images, tmp_path):
     assert not torch.equal(before[name], after[name])
     other = "encoder.trunk.positions.image"
     assert torch.equal(before[other], after[other])
+
+
+@pytest.mark.parametrize("output", ["decoder", "elements"])
+def test_masked_bytes_are_learned_filled_and_explained(output, tmp_path, capsys):
+    recipe = replace(get_recipe("mlm_bytes", size="tiny"), encoder=own_hip("tiny"), init="papers")
+    if output == "elements":
+        text = ElementOutputConfig(modality="text", num_outputs=262, follows_input=True)
+        recipe = replace(
+            recipe,
+            encoder=replace(recipe.encoder, latents="last"),
+            output=ElementDecoderConfig(outputs={"text": text}),
+        )
+    (tmp_path / "data").mkdir()
+    folder = tmp_path / "run"
+    fit(make_texts(tmp_path / "data"), recipe, out=folder, **SHORT)
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["hidden"] > 0
+    blank = tmp_path / "blank.txt"
+    blank.write_text("the [MASK][MASK][MASK] sat on it")
+    assert main(["predict", str(folder), str(blank), "--format", "json"]) == 0
+    assert main(["explain", str(folder), str(blank), "--out", str(tmp_path / "map.npz")]) == 0
+    arrays = dict(np.load(tmp_path / "map.npz"))
+    assert all(
+        np.isfinite(one).all() for one in arrays.values() if one.dtype.kind == "f" and one.size
+    )

@@ -63,6 +63,10 @@ def test_every_modality_is_pretrained_measured_and_drawn(name, tmp_path):
     assert prediction.reconstructions[modality].hidden.any()
     saved = save_predictions([prediction], tmp_path / "saved")
     assert [path.name.partition(".")[2] for path in saved] == files
+    if name == "texts":
+        first = next(data.rglob("*.txt"))
+        status, _, err = run_command("explain", run, first, "--out", tmp_path / "map.png")
+        assert status == 0, err
 
 
 def test_several_modalities_are_pretrained_together(tmp_path):

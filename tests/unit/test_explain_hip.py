@@ -8,12 +8,15 @@ import torch
 from perceivers.explain.attribution.attention import record_calls, watch_attention
 from perceivers.explain.attribution.attribute import attribute
 from perceivers.explain.attribution.faithfulness import input_gradients
-from perceivers.explain.attribution.rollup import relevance
+from perceivers.explain.attribution.rollup import relevance, trace_query
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.text import TextInputConfig
+from perceivers.models.decoder import DecoderConfig, OutputConfig
 from perceivers.models.hip_config import HiPConfig, hip_blocks
+from perceivers.models.hip_encoder import ElementDecoderConfig, ElementOutputConfig
 from perceivers.models.perceiver import PerceiverConfig, build
-from perceivers.outputs.heads import MeanPoolConfig
+from perceivers.outputs.heads import LinearHeadConfig, MeanPoolConfig
+from perceivers.outputs.queries import LearnedQueriesConfig
 from support.tolerance import assert_close
 
 CONFIG = HiPConfig(
@@ -122,6 +125,52 @@ def test_relevance_is_the_gradient_along_the_layers(latents):
     gradients = input_gradients(model, SAMPLE, MASKS, probability=lambda x: x.softmax(dim=-1)[:, 1])
     assert gradients[:REAL].min() > 0
     assert gradients[REAL] == 0
+
+
+@pytest.mark.parametrize("permute", [None, 7])
+@pytest.mark.parametrize("query", [0, 7])
+def test_the_query_of_an_element_is_traced_through_the_latents_of_its_group(query, permute):
+    outputs = ElementDecoderConfig(
+        outputs={"text": ElementOutputConfig(modality="text", num_outputs=5, follows_input=True)}
+    )
+    torch.manual_seed(0)
+    encoder = replace(CONFIG, latents="last")
+    model = build(
+        PerceiverConfig(inputs=INPUTS, encoder=encoder, output=outputs, permute=permute)
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+    with watch_attention(model) as maps:
+        assert model(SAMPLE, MASKS).shape == (1, 9, 5)
+    place = query if permute is None else int(model.element_order("text", 9).argsort()[query])
+    parts = model.encoder.trunk.plan.parts
+    group, row = divmod(place, parts["text"].rows)
+    group += parts["image"].groups
+    attention = maps["output.reconstruct.head.attention"][0].mean(dim=1)
+    count = attention.shape[2]
+    latents = torch.zeros(len(attention) * count)
+    latents[group * count : (group + 1) * count] = attention[group, row]
+    found = trace_query(model, SAMPLE, MASKS, query=query)
+    assert_close(found.latents, latents)
+    assert_close(found.elements, latents @ products(model, maps, rolled=False))
+    rolled = attribute(model, SAMPLE, MASKS, latents=[0], query=query).rolled
+    assert_close(rolled.elements[0], latents @ products(model, maps, rolled=True))
+
+
+def test_output_queries_are_traced_through_all_blocks():
+    torch.manual_seed(0)
+    queries = LearnedQueriesConfig(num_queries=3, channels=8)
+    head = LinearHeadConfig(num_outputs=5)
+    decoder = DecoderConfig(outputs={"text": OutputConfig(queries=queries, head=head)}, chunk=2)
+    model = build(PerceiverConfig(inputs=INPUTS, encoder=CONFIG, output=decoder)).eval()
+    with torch.no_grad(), watch_attention(model) as maps:
+        model(SAMPLE, MASKS)
+    found = trace_query(model, SAMPLE, MASKS, query=2)
+    latents = maps["output.cross_attend.attention"][1][0].mean(dim=0)[0]
+    assert_close(found.latents, latents)
+    assert_close(found.elements, latents @ products(model, maps, rolled=False))
+    assert_close(found.elements.sum(), torch.tensor(1.0))
 
 
 def test_recording_leaves_no_hooks():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -240,6 +241,23 @@ def test_short_and_permuted_inputs_are_decoded_in_order():
     found = model({"series": x})
     inside = model.output(model.encode({"series": x}))["series"]
     torch.testing.assert_close(found, inside[:, places])
+
+
+def test_outputs_may_follow_the_number_of_elements():
+    _, model = task_and_model("text")
+    (output,) = model.config.output.outputs.values()
+    following = replace(model.config.output, outputs={"text": replace(output, follows_input=True)})
+    x = samples("text")[:, :30]
+    for permute in (None, 7):
+        _, whole = task_and_model("text", permute=permute)
+        short = build(replace(whole.config, output=following))
+        short.load_state_dict(whole.state_dict())
+        expected = whole({"text": x})
+        torch.testing.assert_close(short({"text": x}), expected[:, :30])
+        latents = short.encode({"text": x})
+        torch.testing.assert_close(short.decode(latents, {"text": x}), expected[:, :30])
+        assert not short.decodes_latents_alone
+        assert whole.decodes_latents_alone == (permute is None)
 
 
 def test_modalities_are_pretrained_together():

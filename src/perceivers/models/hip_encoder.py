@@ -183,10 +183,13 @@ class ElementOutputConfig:
     Attributes:
         modality: Name of the modality.
         num_outputs: Width of the vectors. None: taken from the data before the model is built.
+        follows_input: Whether a batch of short inputs has as many vectors as elements, as tasks on bytes need.
+            Otherwise there are as many as positions.
     """
 
     modality: str
     num_outputs: int | None = None
+    follows_input: bool = False
 
 
 @configclass
@@ -265,6 +268,9 @@ class ElementDecoder(nn.Module):
     names: tuple[str, ...]
     """Names of the outputs, sorted."""
 
+    reads: tuple[str, ...]
+    """Modalities whose number of elements determines that of an output."""
+
     def __init__(self, config: ElementDecoderConfig, encoder: HiPEncoder) -> None:
         super().__init__()
         if encoder.config.latents != "last":
@@ -275,6 +281,7 @@ class ElementDecoder(nn.Module):
         self.config = config
         self._encoder = (encoder,)  # not a submodule
         self.names = tuple(sorted(config.outputs))
+        self.reads = tuple(one.modality for one in config.outputs.values() if one.follows_input)
         outputs = dict[str, tuple[str, int]]()
         for name in self.names:
             output = config.outputs[name]
@@ -285,6 +292,16 @@ class ElementDecoder(nn.Module):
                 )
             outputs[module_key(name)] = (output.modality, output.num_outputs)
         self.reconstruct = HiPReconstruction(encoder.config, outputs)
+
+    def query_place(self, name: str, element: int) -> int:
+        """Return the place of an element's query among those of all groups, with what fills these up."""
+        encoder, modality = self._encoder[0], self.config.outputs[name].modality
+        numbers = {
+            other: torch.full((1, part.count, 1), -1)
+            for other, part in encoder.trunk.plan.parts.items()
+        }
+        numbers[modality][0, element] = 1
+        return int(encoder.trunk.plan.group(numbers).flatten().argmax())
 
     def forward(
         self,

@@ -183,7 +183,8 @@ class Perceiver(nn.Module):
     def decodes_latents_alone(self) -> bool:
         """Whether the outputs depend on the latents only: neither on input elements nor on the bytes' embeddings."""
         reads = (*getattr(self.output, "reads", ()), *getattr(self.output, "tied", ()))
-        return not self.pools_elements and not reads
+        is_permuted = isinstance(self.output, ElementDecoder) and self.permutation is not None
+        return not self.pools_elements and not reads and not is_permuted
 
     def embed(self, inputs: Tensors, masks: Tensors | None = None) -> Float[Tensor, "B E"]:
         """Return one vector for each sample: the mean of the latents, then the pooled elements if the head pools them.
@@ -228,7 +229,9 @@ class Perceiver(nn.Module):
             # Where a learned vector replaces a missing modality, all modalities have elements.
             names = self.inputs if len(elements) == len(self.inputs) else inputs or ()
             return self._decode(latents, {}, dict(zip(sorted(names), elements, strict=True)))
-        reads_inputs = self.pools_elements or isinstance(self.output, PerceiverDecoder)
+        reads_inputs = self.pools_elements or isinstance(
+            self.output, PerceiverDecoder | ElementDecoder
+        )
         segments = self._segments(inputs, masks) if reads_inputs and inputs is not None else {}
         fused = self._fused(segments) if self.pools_elements else {}
         return self._decode(latents, segments, fused, index, outputs)
@@ -292,7 +295,7 @@ class Perceiver(nn.Module):
                 latents, {name: (part.content, part.real) for name, part in fused.items()}
             )
         if isinstance(self.output, ElementDecoder):
-            index = self._element_index(self.output, segments, index)
+            index = self._element_index(self.output, segments, index, latents.device)
             named = self.output(latents, index=index, outputs=outputs)
             return named if len(self.output.names) > 1 else next(iter(named.values()))
         if not isinstance(self.output, PerceiverDecoder):
@@ -312,21 +315,30 @@ class Perceiver(nn.Module):
         return named if len(self.output.names) > 1 else next(iter(named.values()))
 
     def _element_index(
-        self, decoder: ElementDecoder, segments: Mapping[str, Elements], index: Tensors | None
+        self,
+        decoder: ElementDecoder,
+        segments: Mapping[str, Elements],
+        index: Tensors | None,
+        device: torch.device,
     ) -> Tensors | None:
-        """Return the places in the encoder of the elements to decode: with a permutation, those of all by default."""
-        if self.permutation is None:
-            return index
+        """Return the places in the encoder of the elements to decode, which are permuted or fewer than configured."""
         found = dict(index or {})
         for name, output in decoder.config.outputs.items():
             modality = output.modality
             whole = cast("InputAdapter", self.inputs[modality]).num_elements
             given = segments[modality].num_elements if modality in segments else whole
-            places = self.element_order(modality, given).argsort()
-            # Short inputs are filled up behind the permuted elements.
-            behind = torch.arange(given, whole, device=places.device)
-            places = torch.cat([places, behind])
-            found[name] = places[found[name].to(places.device)] if name in found else places
+            places = torch.arange(whole, device=device)
+            if (
+                self.permutation is not None
+            ):  # short inputs are filled up behind the permuted elements
+                order = self.element_order(modality, given).to(places.device)
+                places = torch.cat([order.argsort(), places[given:]])
+            elif not output.follows_input:
+                continue
+            if name in found:
+                found[name] = places[found[name].to(places.device)]
+            else:
+                found[name] = places[: given if output.follows_input else whole]
         return found
 
     def set_permutation(self, seed: int | None) -> None:

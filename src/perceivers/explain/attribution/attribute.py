@@ -18,10 +18,12 @@ from perceivers.explain.attribution.rollup import (
     check_whole,
     output_queries,
     pass_through,
+    query_latents,
     roll_up_calls,
 )
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.ensemble import average_outputs, members_of
+from perceivers.models.hip_encoder import ElementDecoder
 from perceivers.typing import Float, Tensor
 
 MAPS = {
@@ -150,8 +152,13 @@ def _attribute_member(
             index = output_queries(model, states, name, inputs, masks, which)
             with record_calls(model) as decoded:
                 model.decode(states, inputs, masks, outputs=[name], index={name: index})
+        start = None
+        if isinstance(model.output, ElementDecoder) and query is not None:
+            with record_calls(model) as decoded:
+                model.decode(states, inputs, masks)
+            start = query_latents(model, decoded, query, elements)
         maps = summarize_calls(calls, latents)
-        rolled = roll_up_calls(calls, decoded, latents)
+        rolled = roll_up_calls(calls, decoded, latents, start=start)
     return Attribution(outputs=outputs, maps=maps, rolled=rolled)
 
 

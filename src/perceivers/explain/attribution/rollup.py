@@ -16,11 +16,11 @@ from perceivers.explain.attribution.attention import (
     check_single,
     input_calls,
     record_calls,
-    watch_attention,
 )
 from perceivers.inputs.elements import Elements
 from perceivers.models.decoder import PerceiverDecoder
 from perceivers.models.ensemble import members_of
+from perceivers.models.hip_encoder import ElementDecoder
 from perceivers.typing import Float, Tensor
 
 QUERIES = 256  # of an output with more queries, as many stand for all
@@ -75,20 +75,53 @@ def _trace_member(
     model: Any, inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, query: int
 ) -> QueryAttribution:
     """Return the attention of one query of a single model. Arguments and errors as for `trace_query`."""
-    if not isinstance(model.output, PerceiverDecoder):
+    if not isinstance(model.output, PerceiverDecoder | ElementDecoder):
         raise TypeError(
             f"Expected a model with output queries, got {type(model.output).__name__} instead of a decoder."
         )
-    with watch_attention(model) as maps:
+    elements = model.elements(inputs, masks)
+    with record_calls(model) as calls:
         model(inputs, masks)
-    cross_attends = [
-        weights[0].mean(dim=0) for name, weights in maps.calls if "cross_attends" in name
-    ]
-    outputs = [weights[0] for name, weights in maps.calls if name.startswith("output.")]
-    # Queries are decoded in chunks, one call for each.
-    latents = torch.cat(outputs, dim=1)[:, query].mean(dim=0).float()
-    elements = torch.stack(cross_attends).mean(dim=0).float().T @ latents
-    return QueryAttribution(latents=latents.cpu(), elements=elements.cpu())
+    encoder = [call for call in calls if not call.name.startswith("output.")]
+    decoder = [call for call in calls if call.name.startswith("output.")]
+    latents = query_latents(model, decoder, query, elements)
+    grouped = [call for call in encoder if isinstance(call, GroupedCall) and call.route is not None]
+    if grouped:  # a hierarchy of blocks, each of which attends to the one before it
+        rows = latents
+        for call in reversed(grouped):
+            rows = pass_through(rows, call)
+    else:
+        maps = [pass_through(latents, call) for call in input_calls(encoder)]
+        rows = torch.stack(maps).mean(dim=0)
+    return QueryAttribution(latents=latents[0].cpu(), elements=rows[0].cpu())
+
+
+def query_latents(
+    model: Any, decoder: Sequence[Call], query: int, elements: Sequence[Elements]
+) -> Float[Tensor, "1 N"]:
+    """Return the attention of one query of a model's only output to each latent, averaged over heads.
+
+    Args:
+        model: Model with output queries.
+        decoder: Calls of its decoder for all queries, which are decoded in chunks.
+        query: Index of the query.
+        elements: Elements of the sample, in sorted order of their modalities.
+    """
+    if isinstance(model.output, ElementDecoder):
+        name = model.output.names[0]
+        modality = model.output.config.outputs[name].modality
+        if model.permutation is not None:
+            count = elements[sorted(model.inputs).index(modality)].num_elements
+            query = int(model.element_order(modality, count).argsort()[query])
+        query = model.output.query_place(name, query)
+    for call in decoder:
+        count = call.query.shape[1]
+        if query < count:
+            one = torch.zeros(1, count, device=call.query.device)
+            one[0, query] = 1.0
+            return pass_through(one, call)
+        query -= count
+    raise AssertionError("Every query is decoded.")
 
 
 def output_queries(
@@ -113,7 +146,11 @@ def output_queries(
 
 @torch.inference_mode()
 def roll_up_calls(
-    encoder: Sequence[Call], decoder: Sequence[Call], latents: Sequence[int] = ()
+    encoder: Sequence[Call],
+    decoder: Sequence[Call],
+    latents: Sequence[int] = (),
+    *,
+    start: Float[Tensor, "1 N"] | None = None,
 ) -> RolledUp:
     """Return the attention of the output of one sample, and of some of the last latents, through all layers.
 
@@ -128,13 +165,16 @@ def roll_up_calls(
         encoder: Calls of an encoder, all of whose cross-attentions saw all elements.
         decoder: Calls of a decoder, if the model has one, for the queries that stand for the output.
         latents: Indices of latents that are rolled up one by one.
+        start: Attention of the output to each latent. None: that of `decoder`, or uniform without one.
 
     Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3; here for
     latents that attend to elements.
     """
     num_latents, device = encoder[-1].query.shape[1], encoder[-1].query.device
     row = torch.full((1, num_latents), 1 / num_latents, device=device)
-    if decoder:
+    if start is not None:
+        row = start
+    elif decoder:
         count = sum(call.query.shape[1] for call in decoder)
         uniform = [
             torch.full((1, call.query.shape[1]), 1 / count, device=device) for call in decoder
