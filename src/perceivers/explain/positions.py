@@ -61,14 +61,13 @@ def position_tables(model: Perceiver) -> dict[str, PositionTable]:
         if isinstance(own, LearnedPositions):
             vectors = own(own.grid, own.table.device)
             found[name] = PositionTable(vectors=vectors.float().cpu(), axes=own.grid)
-    if isinstance(model.encoder, HiPEncoder):
-        for name, vectors in model.encoder.trunk.element_positions().items():
-            axes = model.encoder.grids[name].axes
+    encoder = model.encoder
+    if isinstance(encoder, HiPEncoder):
+        for name, vectors in encoder.trunk.element_positions().items():
+            axes, table = encoder.grids[name].axes, vectors.float().cpu()
             if model.permutation is not None:
-                order = model.element_order(name, math.prod(axes)).argsort()
-                found[name] = PositionTable(vectors=vectors.float().cpu()[order.cpu()], axes=axes)
-            else:
-                found[name] = PositionTable(vectors=vectors.float().cpu(), axes=axes)
+                table = table[model.element_order(name, math.prod(axes)).argsort().cpu()]
+            found[name] = PositionTable(vectors=table, axes=axes)
     return {name: one for name, one in found.items() if math.prod(one.axes) > 1}
 
 
