@@ -26,6 +26,8 @@ from perceivers.tasks.masking_kinds import (
 
 NAME = "mae"
 
+_FEWER = 4  # divisor of the batch size: each sample has many targets, so that more steps of fewer samples learn faster
+
 _GRID = FourierQueriesConfig(size=None, num_bands=None)
 
 
@@ -83,6 +85,7 @@ def masked_autoencoder_for(
     return replace(
         made,
         name=NAME,
+        training=replace(made.training, batch_size=SIZES[size].batch_size // _FEWER),
         output=DecoderConfig(
             outputs=outputs,
             num_heads=4,
