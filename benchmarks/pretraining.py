@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks.small_cpu import keep, logged, machine_facts, on_file, read
 from benchmarks.table import put_between
+from perceivers.wording import counted
 
 RESULTS = Path(__file__).parent / "results" / "pretraining.json"
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "pretraining.md"
@@ -307,7 +308,7 @@ def render(results: Sequence[dict[str, Any]]) -> str:
             lines.append(f"| {table} | {minutes}{folds} | {runs} | {shown} |")
     days = ", ".join(sorted({one["day"] for one in results}))
     machine = ", ".join(
-        sorted({f"{one['processor']}, {one['threads']} threads" for one in results})
+        sorted({f"{one['processor']}, {counted(one['threads'], 'thread')}" for one in results})
     )
     return "\n".join(
         [f"Accuracy of the test split in percent, measured on {days}: {machine}.", "", *lines]

@@ -82,7 +82,7 @@ def hip(size: str = "tiny") -> Recipe:
     an example: `fit` replaces them by the modalities of the data. Size `mini` has the release's encoder `hip_mini`.
 
     Run:      perceivers fit DATA --recipe hip
-    Expected: Not measured yet; docs/hip.md has the published results.
+    Expected: CIFAR-10 32.6 %, ModelNet10 81.0 % after 3 minutes of one thread (docs/results/hip.md).
     Reference: Ours, of the parts of the Hierarchical Perceiver (arXiv:2202.10890).
     """
     return hip_for({"image": "image", "audio": "audio", "points": "points"}, size)
