@@ -8,10 +8,6 @@ import torch
 from PIL import Image
 
 import perceivers as pv
-from perceivers.data.base import DataConfig
-from perceivers.data.sources.open import open_data
-from perceivers.data.sources.samples import Sample
-from perceivers.evaluation.save import save_predictions
 from perceivers.hub.checkpoint import load
 from perceivers.models.perceiver import build
 from perceivers.recipes.finetune import with_architecture
@@ -20,6 +16,7 @@ from perceivers.recipes.resolve import resolve
 from perceivers.training.finetune import plan_warm_start
 from support import modality_data as made
 from support.cli import run_command
+from support.pretraining import PRETRAINED_DATA, check_reconstructions
 from support.runs import make_image_folder
 
 pytest.importorskip("matplotlib")
@@ -45,30 +42,13 @@ def photos(tmp_path_factory):
     return data, pretrained(folder, data)
 
 
-DATA = {
-    "points": (made.make_point_table, ["points.npz", "points.png"]),
-    "series": (made.make_series, ["series.npz", "series.png"]),
-    "arrays": (made.make_arrays, ["array.npz", "array.png"]),
-    "texts": (made.make_texts, ["text.npz", "text.txt"]),
-    "table": (lambda folder: made.make_table(folder / "t.csv"), ["table.npz", "table.txt"]),
-}
-
-
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", PRETRAINED_DATA)
 def test_every_modality_is_pretrained_measured_and_drawn(name, tmp_path):
-    make, files = DATA[name]
+    make, files = PRETRAINED_DATA[name]
     (tmp_path / "data").mkdir()
     data = make(tmp_path / "data")
     run = pretrained(tmp_path, data)
-    status, out, err = run_command("evaluate", run, "--format", "json")
-    assert status == 0, err
-    assert np.isfinite(json.loads(out)["metrics"]["loss"])
-    source = open_data(str(data), DataConfig(target="nothing")).splits["train"]
-    (prediction,) = pv.load(run).stream([Sample(name="first", row=dict(source.row(0)))])
-    (modality,) = prediction.reconstructions
-    assert prediction.reconstructions[modality].hidden.any()
-    saved = save_predictions([prediction], tmp_path / "saved")
-    assert [path.name.partition(".")[2] for path in saved] == files
+    check_reconstructions(run, data, files, tmp_path / "saved")
     if name in ("series", "texts"):  # files
         first = next(path for path in sorted(data.rglob("*")) if path.is_file())
         image = tmp_path / "similar.png"
