@@ -335,16 +335,21 @@ def stopped_run(tmp_path_factory):
 
 
 def test_a_closed_terminal_saves_and_stops_unless_ignored(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit) as stopped:
-        train(str(tmp_path / "run"), max_epochs=2, die="SIGHUP:3")
+    started = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, too
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train(str(tmp_path / "run"), max_epochs=2, die="SIGHUP:3")
+    finally:
+        signal.signal(signal.SIGHUP, started)
     assert stopped.value.code == 128 + signal.SIGHUP
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
         assert signal.SIGHUP not in build_module._signals()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in build_module._signals()
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP in build_module._signals()
 
 
 def test_another_number_of_processes_is_said_to_be_inexact(stopped_run, tmp_path, capfd):
