@@ -347,7 +347,9 @@ def test_spectra_are_predicted_beside_the_values_of_series():
 
 
 def test_a_hierarchical_perceiver_is_pretrained_likewise():
-    recipe = masked_autoencoder_for({"image": "image", "points": "points"}, base=hip_for)
+    kinds = {"image": "image", "points": "points"}
+    recipe, other = masked_autoencoder_for(kinds), hip_for(kinds)
+    recipe = dataclasses.replace(recipe, inputs=other.inputs, encoder=other.encoder)
     inputs = {
         "image": dataclasses.replace(recipe.inputs["image"], size=(16, 16)),
         "points": dataclasses.replace(recipe.inputs["points"], num_points=32),

@@ -1,7 +1,6 @@
 """Masking of single elements: one mask for all groups, hidden values that reach nothing, and elements in order."""
 
 import dataclasses
-import math
 from dataclasses import replace
 
 import pytest
@@ -15,9 +14,9 @@ from perceivers.nn.permutation import fixed_permutation
 from perceivers.outputs.heads import MeanPoolConfig
 from perceivers.recipes import mae
 from perceivers.recipes.elements import with_layout
-from perceivers.recipes.hip import hip_for, own_hip, size_of
+from perceivers.recipes.hip import own_hip, size_of
 from perceivers.recipes.hip_mae import hip_masked_autoencoder_for
-from perceivers.recipes.mae import masked_autoencoder_for, masking_of
+from perceivers.recipes.mae import element_masking_of
 from perceivers.recipes.registry import get_recipe
 from perceivers.tasks.base import forward_task
 from perceivers.tasks.masked_autoencode import MaskedAutoencodeTask
@@ -121,10 +120,10 @@ def test_modalities_without_a_masking_of_elements_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="'frame_pair' has no defaults"):
         hip_masked_autoencoder_for({"pair": "frame_pair"})
     with pytest.raises(ValueError, match="which parts of 'pair'"):
-        masking_of("pair", "frame_pair", "elements")
+        element_masking_of("pair", "frame_pair")
     monkeypatch.setitem(mae._MASKINGS, "smell", mae._Masking(GridMaskingConfig(), None, None))
     with pytest.raises(ValueError, match=r"single elements of 'x' \(smell\).* known of image"):
-        masking_of("x", "smell", "elements")
+        element_masking_of("x", "smell")
 
 
 SIZES = {
@@ -319,9 +318,3 @@ def test_the_share_is_of_real_elements():
     hidden = batch.targets.real["series"].any(dim=2)
     assert hidden.sum(dim=1).tolist() == [10, 10, 10]
     assert not hidden[:, 20:].any()
-
-
-def test_the_generic_decoder_of_a_hierarchical_perceiver_stays():
-    recipe = masked_autoencoder_for({"image": "image"}, base=hip_for)
-    assert recipe.output.kind == "decoder"
-    assert math.isclose(recipe.task.parts["image"].hidden, 0.6)

@@ -328,9 +328,8 @@ class Perceiver(nn.Module):
             whole = cast("InputAdapter", self.inputs[modality]).num_elements
             given = segments[modality].num_elements if modality in segments else whole
             places = torch.arange(whole, device=device)
-            if (
-                self.permutation is not None
-            ):  # short inputs are filled up behind the permuted elements
+            if self.permutation is not None:
+                # Short inputs are filled up behind the permuted elements.
                 order = self.element_order(modality, given).to(places.device)
                 places = torch.cat([order.argsort(), places[given:]])
             elif not output.follows_input:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from perceivers.data.base import DataConfig
 from perceivers.models.hip_encoder import ElementDecoderConfig, ElementOutputConfig
 from perceivers.recipes.hip import HIP_RECIPE_SIZES, hip_for
-from perceivers.recipes.mae import masking_of
+from perceivers.recipes.mae import element_masking_of
 from perceivers.recipes.registry import Recipe, recipe
 from perceivers.tasks.masked_autoencode import MaskedAutoencodeConfig
 
@@ -24,9 +24,7 @@ def hip_masked_autoencoder_for(kinds: Mapping[str, str], size: str = "tiny") -> 
         ValueError: If nothing is registered by which elements of one of them could be hidden.
     """
     made = hip_for(kinds, size)
-    parts = {
-        name: masking_of(name, part.kind, "elements") for name, part in made.preprocess.items()
-    }
+    parts = {name: element_masking_of(name, part.kind) for name, part in made.preprocess.items()}
     return replace(
         made,
         name=NAME,

@@ -1,8 +1,8 @@
 """Masked autoencoding of any modalities, with the inputs and the encoder of their default recipes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from perceivers.data.base import DataConfig
 from perceivers.models.decoder import DecoderConfig, OutputConfig
@@ -58,21 +58,17 @@ def register_masking(kind: str, part: Any, queries: Any = _GRID, *, elements: An
 def masked_autoencoder_for(
     kinds: Mapping[str, str],
     size: str = "tiny",
-    *,
-    base: Callable[[Mapping[str, str], str], Recipe] = default_recipe,
 ) -> Recipe:
     """Return a recipe that hides parts of these modalities and predicts them; `kinds` are by name, see `part_of`.
 
     Args:
         kinds: Kind of each modality, by its name.
         size: Size of the recipe.
-        base: Returns the recipe whose inputs and encoder are used, by kinds and size: `hip_for` for a Hierarchical
-            Perceiver.
 
     Raises:
         ValueError: If nothing is registered by which one of them could be hidden.
     """
-    made = base(kinds, size)
+    made = default_recipe(kinds, size)
     found = {part: _registered(part, made.preprocess[part].kind) for part in made.inputs}
     width = SIZES[size].latent_channels
     outputs = {
@@ -98,18 +94,17 @@ def masked_autoencoder_for(
     )
 
 
-def masking_of(name: str, kind: str, how: Literal["part", "elements"] = "part") -> Any:
-    """Return the masking of a modality.
+def element_masking_of(name: str, kind: str) -> Any:
+    """Return the masking of the single elements of a modality.
 
     Args:
         name: Name of the modality.
         kind: The `kind` of its preprocessing.
-        how: `part`: masking for output queries. `elements`: masking of single elements.
 
     Raises:
         ValueError: If none is registered.
     """
-    found = getattr(_registered(name, kind), how)
+    found = _registered(name, kind).elements
     if found is None:
         known = ", ".join(kind for kind, one in _MASKINGS.items() if one.elements is not None)
         raise ValueError(

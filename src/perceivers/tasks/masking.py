@@ -5,6 +5,7 @@ series, videos, arrays) hide blocks; point clouds hide blocks of space; tables h
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -259,13 +260,13 @@ class GridMaskingConfig(ValuesMaskingConfig):
                 )
         if self.block is not None and any(b > n for b, n in zip(block, size, strict=True)):
             raise ValueError(
-                f"Expected a block of '{name}' that fits into its {_times(size)} values, got {_times(block)}. Give a "
+                f"Expected a block of '{name}' that fits into its {times(size)} values, got {times(block)}. Give a "
                 f"smaller one: --task.parts.{name}.block {' '.join(['2'] * len(size))}."
             )
         made = replace(self, block=block, patch=patch)
         if math.prod(made.block_grid) < 2:
             raise ValueError(
-                f"'{name}' is a single block of {_times(size)} values, so that nothing is left to predict it from. "
+                f"'{name}' is a single block of {times(size)} values, so that nothing is left to predict it from. "
                 f"Give smaller blocks with --task.parts.{name}.block, or leave '{name}' out with --columns."
             )
         return made
@@ -423,7 +424,8 @@ def _moments(
     return mean, (variance + 1e-6).sqrt()
 
 
-def _times(sides: Any) -> str:
+def times(sides: Iterable[int]) -> str:
+    """Return side lengths as text, such as `4 x 4`."""
     return " x ".join(map(str, sides))
 
 

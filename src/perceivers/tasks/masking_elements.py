@@ -14,11 +14,11 @@ from perceivers.tasks.masking import (
     MASKINGS,
     HiddenPart,
     ValuesMaskingConfig,
-    check_share,
     rows_of,
+    times,
 )
 from perceivers.tasks.prediction import Reconstruction
-from perceivers.tasks.reconstruction import ReconstructionConfig, reconstruction_cells
+from perceivers.tasks.reconstruction import reconstruction_cells
 from perceivers.typing import Bool, Float, Int, Tensor
 
 _FEWEST = 4  # elements of a group that one mask hides in part
@@ -72,9 +72,7 @@ class ElementsMaskingConfig(ValuesMaskingConfig):
     permute: int | None = None
 
     def __post_init__(self) -> None:
-        check_share(self.hidden)
-        if self.patch:
-            ReconstructionConfig.__post_init__(self)
+        ValuesMaskingConfig.__post_init__(self)
         if self.block is not None and min(self.block, default=0) < 1:
             raise ValueError(
                 f"Expected a block of at least 1 cell along each axis, got {self.block}."
@@ -97,7 +95,7 @@ class ElementsMaskingConfig(ValuesMaskingConfig):
             -(-n // p) for n, p in zip(size, patch, strict=True)
         ):
             raise ValueError(
-                f"Expected elements of '{name}' that are equal parts of its {_times(size)} values, got {_times(axes)} "
+                f"Expected elements of '{name}' that are equal parts of its {times(size)} values, got {times(axes)} "
                 "elements: each is predicted by one query. Use an input without a stem, or --recipe mae."
             )
         if self.patch not in ((), patch):
@@ -138,14 +136,14 @@ class ElementsMaskingConfig(ValuesMaskingConfig):
             b % p or b > n * p for b, p, n in zip(block, self.patch, within, strict=True)
         ):
             raise ValueError(
-                f"Expected a block of '{name}' that is a multiple of {_times(self.patch)}, the cells of an element, "
-                f"and at most {_times(n * p for n, p in zip(within, self.patch, strict=True))}, got {_times(block)}. "
+                f"Expected a block of '{name}' that is a multiple of {times(self.patch)}, the cells of an element, "
+                f"and at most {times(n * p for n, p in zip(within, self.patch, strict=True))}, got {times(block)}. "
                 f"Change {flag}.block."
             )
         if self.num_units < 2:
             raise ValueError(
                 f"Expected at least two blocks of '{name}', so that one can be predicted from the other, got one of "
-                f"{_times(block)} values. Give a smaller {flag}.block."
+                f"{times(block)} values. Give a smaller {flag}.block."
             )
 
     @property
@@ -270,10 +268,6 @@ def _units(
     found = torch.empty_like(places)
     found[fixed_permutation(count, permute)] = places  # places of the model, of permuted elements
     return found
-
-
-def _times(sides: Any) -> str:
-    return " x ".join(map(str, sides))
 
 
 for _config in (ElementsMaskingConfig, PointElementsMaskingConfig):
