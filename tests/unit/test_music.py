@@ -23,7 +23,7 @@ from perceivers.data.modalities.music.modality import (
 )
 from perceivers.data.modalities.music.score import MusicScore, Note, Part, PedalChange, one_part
 from perceivers.data.registry import get_modality
-from perceivers.data.sources.chunking import ChunkedSamples
+from perceivers.data.sources.chunking import chunk_samples
 from perceivers.data.sources.open import open_data
 from perceivers.inputs.music import MusicInputConfig, MusicTokenInputConfig
 from perceivers.inputs.registry import build_input, default_input
@@ -324,13 +324,10 @@ class TestChunks:
         one_part(NOTES).save(tmp_path / "c.mid")
         source = open_data(str(tmp_path), DataConfig(target="nothing"))
         assert {part.kind for part in source.inputs.values()} == {"music"}
-        task = NextTokenTaskConfig(modality="music", vocabulary=MidiVocabulary())
-        preprocess = {"music": MusicPreprocessConfig(max_length=16)}
-        pieces = split_for_task(source, task, preprocess, None)
+        chunking = MusicChunking(MusicPreprocessConfig(max_length=16))
+        pieces = chunk_samples(source, "music", 32, chunking)
         split = pieces.splits["train"]
-        assert isinstance(split, ChunkedSamples)
         rows = [split.row(index)["music"] for index in range(len(split))]
-        chunking = MusicChunking(preprocess["music"])
         halves = [row for row in rows if "a.mid" in row.name]
         whole = np.concatenate([chunking.cut(row, 0, 99).value for row in halves])
         assert whole.tolist() == encode_events(one_part(notes)).tolist()

@@ -104,12 +104,41 @@ def test_what_is_learned_from_has_room_and_never_overlaps_what_is_measured(tmp_p
     )
     assert max(map(len, train)) > 120
     assert max(map(len, held)) <= 64
-    assert sorted("".join(train + held)) == sorted(text)
+    words = {word for piece in train + held for word in piece.split()}
+    cut = set(text.split()) - words  # the words at the ends of chunks
+    assert len(cut) <= 2 * len(held)
     assert not {part for one in train for part in one.split()[1:-1]} & {
         part for one in held for part in one.split()[1:-1]
     }
     whole = split_for_task(source, MaskedBytesConfig(), preprocess, None)
     assert set(whole.splits) == {"train"}
+
+
+def test_random_windows_of_train_begin_everywhere_as_often(tmp_path):
+    text = bytes(range(256)) * 8
+    (tmp_path / "a.txt").write_bytes(text[: 16 * 128])
+    source = open_data(str(tmp_path), CONFIG)
+    chunks = ChunkedSamples(source.splits["train"], "text", 128, TextChunking())
+    wider = chunks.with_margins(range(len(chunks)), 32)
+    begins = [0] * len(text)
+    for _, first, end in wider.chunks:
+        for begin in range(first, end - 64):
+            begins[begin] += 1
+    # The first and last half window of a sample are the exceptions.
+    assert set(begins[: len(text) - 96]) == {1}
+    # A chunk that is held out bounds its neighbors.
+    fewer = chunks.with_margins([0, 1, 3, 4], 32)
+    assert fewer.chunks == [(0, 0, 160), (0, 96, 256), (0, 384, 544), (0, 480, 640)]
+    assert len(fewer) == 4
+
+
+def test_chunks_of_other_samples_are_not_joined(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("x" * 40)
+    source = open_data(str(tmp_path), CONFIG)
+    chunks = ChunkedSamples(source.splits["train"], "text", 20, TextChunking())
+    wider = chunks.with_margins(range(4), 5)
+    assert wider.chunks == [(0, 0, 25), (0, 15, 40), (1, 0, 25), (1, 15, 40)]
 
 
 def test_a_single_text_of_one_chunk_cannot_be_divided(tmp_path):

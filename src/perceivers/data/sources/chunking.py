@@ -1,5 +1,6 @@
 """Chunking of long samples: one row per chunk, so that a model can be trained on a single text, piece or series."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from perceivers.data.modalities.base import Chunking
 from perceivers.data.registry import get_modality, noun_of
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.series_parts import windows_of_series
+from perceivers.data.tables.table import Subset
 
 # Length of a chunk, if the recipe leaves that open; and chunk lengths of a training sample, so that a random
 # crop can begin anywhere in it.
@@ -61,6 +63,30 @@ class ChunkedSamples:
         """Return one column of scalars, each cell repeated for the chunks of its row."""
         cells = self.split.column(name)
         return [cells[row] for row, _, _ in self.chunks]
+
+    def with_margins(self, kept: Sequence[int], margin: int) -> "ChunkedSamples":
+        """Return some of the chunks, extended into the neighbors in the same sample that are kept, too.
+
+        If the margin is half a window, random windows of the extended chunks begin everywhere in the sample equally
+        often.
+
+        Args:
+            kept: Indices of the chunks.
+            margin: Largest extension at each side.
+        """
+        known = set(kept)
+
+        def extended(index: int) -> tuple[int, int, int]:
+            row, first, end = self.chunks[index]
+            if index - 1 in known and self.chunks[index - 1][0] == row:
+                first = max(self.chunks[index - 1][1], first - margin)
+            if index + 1 in known and self.chunks[index + 1][0] == row:
+                end = min(self.chunks[index + 1][2], end + margin)
+            return row, first, end
+
+        found = copy.copy(self)
+        found.chunks = [extended(index) for index in kept]
+        return found
 
 
 def chunk_samples(
@@ -142,8 +168,21 @@ def _chunk_all_samples(source: DatasetBundle, request: ChunkRequest) -> DatasetB
         if request.fraction and "validation" not in source.splits:
             _check_several(source, name, _CHUNKS_PER_SAMPLE * length, chunking)
         source = request.hold_out(source)
-    # Cut again after the split: chunks of train and validation never overlap.
+    # Extended and cut after the split: chunks of train and validation never overlap.
+    source = _extend_train(source, length // 2)
     return chunk_samples(source, name, length, chunking, leave="train")
+
+
+def _extend_train(source: DatasetBundle, margin: int) -> DatasetBundle:
+    """Return data whose chunks of train overlap, so that random windows read all parts of a sample equally often."""
+    train = source.splits.get("train")
+    if isinstance(train, ChunkedSamples):
+        train = train.with_margins(range(len(train)), margin)
+    elif isinstance(train, Subset) and isinstance(train.base, ChunkedSamples):
+        train = train.base.with_margins(train.indices.tolist(), margin)
+    else:  # there is no train split
+        return source
+    return replace(source, splits={**source.splits, "train": train})
 
 
 def _check_several(source: DatasetBundle, modality: str, length: int, chunking: Chunking) -> None:
