@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perceivers.console import tracked
-from perceivers.data.base import require
+from perceivers.optional import require
 
 
 def write_chorales(folder: Path) -> None:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from perceivers.data.base import Batch, nearest, require
+from perceivers.data.base import Batch, nearest
+from perceivers.optional import require
 
 
 def test_a_batch_is_as_long_as_its_tensors_and_moves_with_them():

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from perceivers import optional
 from perceivers.cli.main import main
-from perceivers.data import base
 from perceivers.recipes.registry import get_recipe
 from perceivers.runs.folder import write_run_recipe
 from perceivers.server import runner as running
@@ -150,7 +150,7 @@ class TestBadStarts:
         def missing(module, extra):
             raise ImportError(f'{module} is needed. Install it: pip install "perceivers[{extra}]"')
 
-        monkeypatch.setattr(base, "require", missing)
+        monkeypatch.setattr(optional, "require", missing)
         assert main(["serve", str(tmp_path)]) == 1
         assert 'pip install "perceivers[serve]"' in capsys.readouterr().err
 

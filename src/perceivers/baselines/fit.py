@@ -15,10 +15,10 @@ from perceivers.baselines.problems import PROBLEMS, Problem
 from perceivers.baselines.reading import ReadRows, RowReader
 from perceivers.baselines.result import BaselineResult
 from perceivers.baselines.views import Array, View, features_of, statistics_view
-from perceivers.data.base import require
 from perceivers.data.loading.loader import MapDataset
 from perceivers.data.registry import find_modality
 from perceivers.data.tables.table import Subset
+from perceivers.optional import require
 from perceivers.recipes.resolve import ResolvedRun
 from perceivers.tasks.base import Task
 from perceivers.tasks.meters import Meter

@@ -62,7 +62,8 @@ def run(args: Sequence[str]) -> int:
     at_least = {"rows": 1, "batch_size": 1, "threads": 1, "seconds": 0}
     check_numbers("benchmark", options, at_least)
     from perceivers.benchmark import benchmark_run
-    from perceivers.data.base import atomic_write_text, require
+    from perceivers.data.base import atomic_write_text
+    from perceivers.optional import require
 
     if not options.exports:
         for module in ("onnx", "onnxscript", "onnxruntime"):

@@ -51,7 +51,7 @@ def run(args: Sequence[str]) -> int:
     options: Options = parse(Options, args, command="compare", examples=_EXAMPLES)
     if len(options.runs) < 2:
         wrong_arguments("compare", f"Expected at least two run folders, got {len(options.runs)}.")
-    from perceivers.data.base import require
+    from perceivers.optional import require
     from perceivers.runs.comparison import compare_runs
 
     if options.out is not None:

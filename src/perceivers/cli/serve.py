@@ -39,7 +39,7 @@ def run(args: Sequence[str]) -> int:
         with_token(settings)
     except AccessError as error:
         wrong_arguments("serve", str(error))
-    from perceivers.data.base import require
+    from perceivers.optional import require
 
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import atomic_write, require
+from perceivers.data.base import atomic_write
+from perceivers.optional import require
 
 SUFFIXES = (".parquet", ".npy", ".csv")
 _NAME, _VECTOR = "name", "vector"

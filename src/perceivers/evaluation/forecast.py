@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perceivers.data.base import atomic_write, atomic_write_text, require
+from perceivers.data.base import atomic_write, atomic_write_text
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.series.decode import (
     SeriesValue,
@@ -28,6 +28,7 @@ from perceivers.evaluation.generation_formats import (
     vocabulary_of,
 )
 from perceivers.models.generate import GenerationConfig
+from perceivers.optional import require
 from perceivers.tasks.series_vocabulary import SeriesVocabulary
 from perceivers.wording import counted
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from perceivers.data.base import atomic_write, require
+from perceivers.data.base import atomic_write
 from perceivers.data.modalities.flow.decode import write_flo
 from perceivers.escaping import encode_text
 from perceivers.evaluation.drawings import draw_reconstruction, side_by_side
+from perceivers.optional import require
 from perceivers.tasks.flow_colors import flow_colors
 from perceivers.tasks.prediction import Prediction, Reconstruction
 

@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
-from perceivers.data.base import atomic_write, require
+from perceivers.data.base import atomic_write
 from perceivers.data.fingerprint import RowsFingerprint
 from perceivers.data.formats.remote import Location, remote_version
 from perceivers.data.sources.layout import STREAMED, recognize
 from perceivers.data.streaming.shards import DamagedRow, FileShard, infer_fields
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import Field
+from perceivers.optional import require
 from perceivers.tasks.prediction import Prediction
 
 _MARK = b"perceivers"  # metadata key of the identity of shard and model

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from perceivers.data.base import require
 from perceivers.exporting.graph import ExportGraph, build_graph
 from perceivers.exporting.precision import compact, convert_precision
 from perceivers.exporting.triton import TRITON_FILES, Deployment, write_triton_files
 from perceivers.exporting.verify import PRECISIONS, Run
 from perceivers.hub.checkpoint import Saved, load, save
+from perceivers.optional import require
 from perceivers.typing import Tensor
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from perceivers.data.base import require
 from perceivers.hub.quantize import int8_layers
+from perceivers.optional import require
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules of a node
 _LARGEST_COMPARED = 2**40  # bytes: weights of every size are compared

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from perceivers.data.base import require
+from perceivers.optional import require
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that prometheus-client reads on import: folder shared by the workers."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from perceivers.data.base import open_regular, require
+from perceivers.data.base import open_regular
 from perceivers.data.encoded_item import to_uint8_images
 from perceivers.data.formats.delimited import (
     Dialect,
@@ -34,6 +34,7 @@ from perceivers.data.tables.table import (
     Table,
     infer_field,
 )
+from perceivers.optional import require
 
 _POINTS = ("points", "point_cloud", "xyz", "data")  # `data` in ModelNet's HDF5 files
 

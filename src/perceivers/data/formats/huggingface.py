@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from perceivers.data.base import require, split_of
+from perceivers.data.base import split_of
 from perceivers.data.formats.parquet import field_of_feature
 from perceivers.data.tables.table import Field, NamedRow, Table, infer_field, plain
+from perceivers.optional import require
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _SOME_ROWS = 256  # rows that decide what columns of strings, lists and bytes hold

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from perceivers.data.base import require
 from perceivers.data.formats.remote import Location, folder_of, open_remote
 from perceivers.data.registry import media_kinds
 from perceivers.data.tables.table import ColumnScan, Field, NamedRow, Table, plain
+from perceivers.optional import require
 
 _WHOLE = 1 << 24  # bytes of a column up to which all of its cells decide what it holds
 _CELLS, _FEW_CELLS = 1024, 16  # cells that are read together, of small and of large columns

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from perceivers.data.base import open_regular, require
+from perceivers.data.base import open_regular
+from perceivers.optional import require
 
 Location = Path | str
 """Path of a local file, or address of a remote one."""

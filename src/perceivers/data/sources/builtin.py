@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from perceivers.data.base import nearest, require
+from perceivers.data.base import nearest
 from perceivers.data.sources.bundle import DatasetBundle
 from perceivers.data.sources.split import hold_out
 from perceivers.data.sources.synthetic_flow import synthetic_flow
 from perceivers.data.tables.columns import InputColumn
 from perceivers.data.tables.table import ColumnTable, Field, Subset
 from perceivers.data.targets.classes import describe_classes
+from perceivers.optional import require
 
 PREFIX = "builtin:"
 

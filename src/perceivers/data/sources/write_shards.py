@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from perceivers.console import tracked
-from perceivers.data.base import DataConfig, atomic_write, require
+from perceivers.data.base import DataConfig, atomic_write
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.fingerprint import RowsFingerprint, rows_fingerprint
 from perceivers.data.modalities.base import error_text
@@ -25,6 +25,7 @@ from perceivers.data.tables.table import Concatenated, Field, Subset, Table
 from perceivers.data.targets.classes import class_names, label_name
 from perceivers.data.targets.infer import TargetEncoder
 from perceivers.escaping import escape_surrogates
+from perceivers.optional import require
 
 SHARD_BYTES = 2**28  # default size of a shard
 MOST_ROWS = 10_000

@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.audio.decode_av import (
     MOST_SAMPLES,
@@ -24,6 +23,7 @@ from perceivers.data.modalities.audio.decode_av import (
 )
 from perceivers.data.modalities.base import DecodedValue, MissingValueError
 from perceivers.data.registry import kind_of_bytes, kind_of_name
+from perceivers.optional import require
 
 FULL_SCALE = 0.999  # 16-bit audio ends at 32767/32768
 CLIPPED = 0.001  # share of samples at full scale from which on audio counts as clipped

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError
 from perceivers.data.modalities.video.decode import QuietFile, read_video_header
+from perceivers.optional import require
 from perceivers.wording import counted
 
 Samples = npt.NDArray[np.float32]

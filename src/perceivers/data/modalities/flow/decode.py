@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import atomic_write, require
+from perceivers.data.base import atomic_write
 from perceivers.data.encoded_item import EncodedItem
+from perceivers.optional import require
 
 _MAGIC = 202021.25  # a float that reads PIEH as text and shows that bytes are in order
 _HEADER = struct.Struct("<fii")

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.registry import kind_of_bytes, noun_of
+from perceivers.optional import require
 
 # An image of 400 kB can claim 400 million pixels (1.2 GB once decoded). Cameras end at about 100 million.
 MAX_PIXELS = 100_000_000

@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import (
     ReasonError,
@@ -20,6 +19,7 @@ from perceivers.data.modalities.array.decode import (
     read_bytes,
 )
 from perceivers.data.modalities.points.pcd import read_pcd, read_pcd_header
+from perceivers.optional import require
 
 Array = npt.NDArray[Any]
 

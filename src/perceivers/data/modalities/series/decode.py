@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.array.decode import NPY_MAGIC, load_arrays
 from perceivers.data.modalities.base import MissingValueError
+from perceivers.optional import require
 
 Numbers = npt.NDArray[np.float64]
 

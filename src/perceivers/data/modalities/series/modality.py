@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import nearest, require
+from perceivers.data.base import nearest
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import (
     SAMPLED_CELLS,
@@ -34,6 +34,7 @@ from perceivers.data.registry import (
     UploadSize,
     register_modality,
 )
+from perceivers.optional import require
 from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Tensor
 from perceivers.wording import counted

@@ -10,10 +10,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from perceivers.data.base import require
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.base import MissingValueError, TooLongError
 from perceivers.data.modalities.image.decode import IMAGE_BRANDS
+from perceivers.optional import require
 
 DEFAULT_RATE = 25.0  # frames per second where nothing is known
 
