@@ -13,6 +13,7 @@ from perceivers.server.access import AccessRules
 from perceivers.server.app import create_app
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings
+from perceivers.tasks.byte_tokens import FIRST_BYTE
 from perceivers.training.fit import fit
 
 SMALL = {
@@ -74,8 +75,8 @@ def test_python_and_the_command_agree(run, capsys):
 def test_characters_appear_once_they_are_complete(run, monkeypatch):
     from perceivers.evaluation import generate
 
-    rows = iter([[byte] for byte in "aé€".encode() + b"\xe2"])
-    monkeypatch.setattr(generate, "generate_bytes", lambda *_, **__: rows)
+    rows = iter([[byte + FIRST_BYTE] for byte in "aé€".encode() + b"\xe2"])
+    monkeypatch.setattr(generate, "generate_tokens", lambda *_, **__: rows)
     assert list(generate.generate_text(pv.load(run), "")) == ["a", "é", "€", "�"]
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import save_file
 
@@ -98,13 +99,11 @@ def test_a_model_of_bytes_becomes_a_run_that_generates(tmp_path, capsys, pickled
 ALLOWED = torch.arange(262)[None] >= 6
 
 
-def test_a_model_of_other_tokens_has_its_weights_and_tokenizer(tmp_path, capsys):
+def test_a_model_of_tokens_without_a_tokenizer_has_its_weights(tmp_path, capsys):
     source = write(tmp_path / "theirs", BYTES | {"vocab_size": 50}, pickled=True)
-    (source / "tokenizer.json").write_text("{}")
     run = tmp_path / "run"
     found = convert(source, run)
     assert not found.predicts
-    assert (run / "tokenizer.json").read_text() == "{}"
     model = pv.from_pretrained(run)
     logits = model({"text": torch.tensor([[1, 2, 3]])})
     assert logits.shape == (1, 3, 50)
@@ -112,6 +111,121 @@ def test_a_model_of_other_tokens_has_its_weights_and_tokenizer(tmp_path, capsys)
     assert len(tokens) == 30
     assert main(["generate", str(run)]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def train_tokenizer(folder, vocab_size=60, **settings):
+    """Write a SentencePiece tokenizer, as the published model has one, and return it."""
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    made.decoder = tokenizers.decoders.Metaspace()
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<unk>", "<s>", "</s>", "<pad>", "<eod>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    made.train_from_iterator([TEXT_OF_SUBWORDS] * 9, trainer)
+    made.enable_truncation(5)  # of a file that was written with settings of training
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+TEXT_OF_SUBWORDS = "the cat sat on the mat, and the dog sat by the history of the world. "
+
+
+def test_a_model_of_subwords_becomes_a_run_with_its_tokenizer(tmp_path, capsys):
+    source = write(tmp_path / "theirs", BYTES | {"vocab_size": 64})
+    tokenizer = train_tokenizer(source, eos_token={"content": "<eod>"})
+    tokenizer.no_truncation()
+    run = tmp_path / "run"
+    assert main(["convert", str(source), "--out", str(run)]) == 0
+    assert f"perceivers generate {run}" in capsys.readouterr().out
+    assert main(["info", str(run)]) == 0
+    # A text begins behind the end of a document; special tokens are never drawn.
+    predictor = pv.load(run)
+    prompt = tokenizer.encode("the cat sat", add_special_tokens=False).ids
+    allowed = torch.arange(64)[None] >= 5
+    allowed[:, tokenizer.get_vocab_size() :] = False
+    tokens = pv.TokenGenerator(
+        predictor.model.encoder.model,
+        [[4, *prompt]],
+        length=40,
+        config=pv.GenerationConfig(temperature=0),
+        allowed=allowed,
+    )
+    whole = tokenizer.decode([*prompt, *(int(token) for token in tokens)])
+    found = predictor.generate("the cat sat", length=40, temperature=0)
+    assert f"the cat sat{found}" == whole
+    config = pv.GenerationConfig(temperature=0)
+    parts = list(pv.generate_text(predictor, "the cat sat", length=40, config=config))
+    assert "".join(parts) == found
+    assert len(parts) > 9
+    capsys.readouterr()
+    command = ["generate", str(run), "--prompt", "the cat sat", "--length", "40"]
+    assert main([*command, "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == f"{whole}\n"
+    # Own texts, also such with more tokens than the context.
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        (data / split).mkdir(parents=True)
+        text = data / split / "text.txt"
+        text.write_text(TEXT_OF_SUBWORDS * 30)
+    command = ["fit", str(data), "--init-from", str(run), "--max-steps", "2", "--no-baseline"]
+    assert main([*command, "--out", str(tmp_path / "tuned")]) == 0
+    capsys.readouterr()
+    command = ["evaluate", str(tmp_path / "tuned"), "--split", "test", "--format", "json"]
+    assert main(command) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["tokens"] >= len(tokenizer.encode(text.read_text()).ids)
+    assert main(["predict", str(tmp_path / "tuned"), str(text)]) == 0
+    assert main(["explain", str(run), str(text), "--out", str(tmp_path / "maps.png")]) == 1
+    assert "expected a run on the bytes of texts" in " ".join(capsys.readouterr().err.split())
+
+
+def test_texts_of_a_batch_are_padded_and_read_from_their_ends(tmp_path):
+    source = write(tmp_path / "theirs", BYTES | {"vocab_size": 64})
+    tokenizer = train_tokenizer(source)
+    saved = read_published(source)[1]
+    model, vocabulary = saved.model, saved.config.task.vocabulary
+    assert vocabulary.start == tokenizer.token_to_id("</s>")
+    texts = [TEXT_OF_SUBWORDS, "the cat", "", "é漢"]
+    rows = [[6 + byte for byte in text.encode()] for text in texts]
+    most = max(map(len, rows))
+    content = torch.tensor([row + [0] * (most - len(row)) for row in rows])
+    mask = torch.tensor([[n < len(row) for n in range(most)] for row in rows])
+    ids, real = vocabulary.tokens(content, mask)
+    assert [row[kept].tolist() for row, kept in zip(ids, real, strict=True)] == [
+        vocabulary.encode([text])[0] for text in texts
+    ]
+    tokenizer.no_truncation()
+    assert vocabulary.encode(["the cat"]) == [tokenizer.encode("the cat").ids]
+    # As many tokens as the model has places are read, the last ones.
+    whole = torch.arange(5, 55)[None]
+    assert model({"text": whole}).equal(model({"text": whole[:, -24:]}))
+
+
+def test_tokenizers_that_do_not_fit_are_refused(tmp_path, capsys):
+    source = write(tmp_path / "theirs", BYTES | {"vocab_size": 20})
+    (source / "tokenizer.json").write_text("{}")
+
+    def refused():
+        assert main(["convert", str(source), "--out", str(tmp_path / "run")]) == 1
+        error = " ".join(capsys.readouterr().err.split())
+        assert "Traceback" not in error
+        assert str(source / "tokenizer.json") in error
+        return error
+
+    assert "expected the content of a tokenizer.json as it was published" in refused()
+    train_tokenizer(source)
+    assert "tokens, and the model 20" in refused()
+    (source / "tokenizer.json").write_bytes(b"\xff\xfe")
+    refused()
+    bare = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    bare.save(str(source / "tokenizer.json"))
+    assert "one of which ends a document" in refused()
+    (source / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    assert main(["convert", str(source), "--out", str(tmp_path / "run")]) == 0
 
 
 def test_a_model_of_events_continues_midi_files(tmp_path):

@@ -20,6 +20,7 @@ from perceivers.server.access import AccessRules
 from perceivers.server.app import create_app
 from perceivers.server.service import Service
 from perceivers.server.settings import ServerSettings, UploadLimits
+from perceivers.tasks.byte_tokens import FIRST_BYTE
 from support.models import save_generating
 from support.timing import PATIENCE, wait_until
 
@@ -86,7 +87,7 @@ def test_characters_of_several_bytes_are_never_divided(client, monkeypatch):
     monkeypatch.setattr(generation, "_SLICE_SECONDS", 0)
     rows = "aé€\n🙂".encode() + b"\xe2"
     monkeypatch.setattr(
-        generate, "generate_bytes", lambda *_, **__: iter([[byte] for byte in rows])
+        generate, "generate_tokens", lambda *_, **__: iter([[byte + FIRST_BYTE] for byte in rows])
     )
     *parts, _ = events(client.post("/generate", json={"stream": True}).text)
     assert [data["text"] for _, data in parts] == ["a", "é", "€", "\n", "🙂", "�"]

@@ -31,6 +31,7 @@ _EXTRAS = {
     "viz": (("matplotlib", "matplotlib", "report and explain"),),
     "audio": (("soundfile", "soundfile", "audio"), ("soxr", "soxr", "resampling of audio")),
     "video": (("av", "av", "videos and their audio"),),
+    "text": (("tokenizers", "tokenizers", "models of subwords"),),
     "points": (("trimesh", "trimesh", "PLY, OBJ, STL"), ("h5py", "h5py", "HDF5 files")),
     "quickstart": (("scikit-learn", "sklearn", "the built-in digits"),),
     "export": (

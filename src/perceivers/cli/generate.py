@@ -116,7 +116,7 @@ def _continue(
     found = (row[0] for row in rows)
     if options.out is None and options.format == "text":
         echo(form.prompt_text(begun), end="")
-        for part in form.printed(found):
+        for part in form.printed(begun, found):
             echo(part, end="")
         echo("")
         return 0

@@ -10,7 +10,6 @@ from perceivers.evaluation.generation_formats import (
     SampleFormat,
     SampleSettings,
     byte_tokens,
-    decode_utf8,
     generation_format,
     vocabulary_of,
 )
@@ -124,9 +123,9 @@ def generate_bytes(
     """
     autoregressive_model(predictor)  # refuses other runs
     vocabulary = vocabulary_of(predictor)
-    if not vocabulary.is_text:
+    if not (vocabulary.is_text and vocabulary.is_of_elements):
         raise ValueError(
-            f"{predictor.folder} was trained on {vocabulary.units}, and texts were asked for. Expected a run of the "
+            f"{predictor.folder} was trained on {vocabulary.units}, and bytes were asked for. Expected a run of the "
             "recipe text_ar, or Predictor.generate, which takes the prompts of any run."
         )
     tokens = [byte_tokens(prompt, vocabulary.first) for prompt in prompts]
@@ -141,12 +140,27 @@ def generate_text(
     length: int = 256,
     config: GenerationConfig | None = None,
 ) -> Iterator[str]:
-    """Yield the continuation of a prompt, characters as soon as all of their bytes are drawn.
+    """Yield the continuation of a prompt, characters as soon as they are complete; what is no UTF-8 is replaced.
 
-    Arguments and errors as of `generate_bytes`. Bytes that are no UTF-8 are replaced.
+    Args:
+        predictor: A run of the next token of texts.
+        prompt: Beginning of a text; an empty one begins a text.
+        length: Number of tokens.
+        config: Temperature, selection of tokens, and numbers of latents.
+
+    Raises:
+        ValueError: If the run is another one, or a number is out of range.
     """
-    rows = generate_bytes(predictor, [prompt], length=length, config=config)
-    return decode_utf8(row[0] for row in rows)
+    autoregressive_model(predictor)  # refuses other runs
+    form = generation_format(predictor)
+    if not form.is_printable:
+        raise ValueError(
+            f"{predictor.folder} was trained on {form.vocabulary.units}, and texts were asked for. Expected a run of "
+            "the recipe text_ar, or Predictor.generate, which takes the prompts of any run."
+        )
+    begun = form.tokens(prompt)
+    rows = generate_tokens(predictor, [begun], length=length, config=config)
+    return form.printed(begun, (row[0] for row in rows))
 
 
 def autoregressive_model(predictor: "Predictor") -> PerceiverAR:

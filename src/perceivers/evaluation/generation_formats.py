@@ -71,8 +71,8 @@ class GenerationFormat:
         """Return the tokens of a prompt as text, where the result is printable."""
         raise NotImplementedError
 
-    def printed(self, found: Iterator[int]) -> Iterator[str]:
-        """Yield generated tokens as parts of a text, where the result is printable."""
+    def printed(self, prompt: Sequence[int], found: Iterator[int]) -> Iterator[str]:
+        """Yield generated tokens as parts of a text, where the result is printable. Arguments as of `result`."""
         raise NotImplementedError
 
     def result(self, prompt: Sequence[int], found: Sequence[int]) -> Any:
@@ -177,6 +177,7 @@ _BUILT_IN = {
     "midi_windows": "perceivers.evaluation.music_format",
     "pixels": "perceivers.evaluation.generate_images",
     "series_values": "perceivers.evaluation.forecast",
+    "subwords": "perceivers.evaluation.subword_format",
 }
 """Modules that register the form of a vocabulary of this package, imported when it is used."""
 
@@ -240,7 +241,7 @@ class TextFormat(GenerationFormat):
             prompt = self.prompt_of_file(Path(prompt))
         return byte_tokens(prompt or "", self.vocabulary.first)
 
-    def printed(self, found: Iterator[int]) -> Iterator[str]:
+    def printed(self, prompt: Sequence[int], found: Iterator[int]) -> Iterator[str]:  # noqa: ARG002
         """Yield the characters of bytes, each as soon as all of its bytes are there."""
         return decode_utf8(token - self.vocabulary.first for token in found)
 

@@ -35,7 +35,7 @@ from perceivers.hub.huggingface import architecture_of, config_from, config_to, 
 from perceivers.hub.perceiver_ar import KRASSERM_MODELS, from_krasserm, krasserm_config
 from perceivers.hub.pystate import is_pystate, read_pystate
 from perceivers.inputs.music import MusicTokenInputConfig
-from perceivers.inputs.tokens import TokenInputConfig
+from perceivers.inputs.tokens import SubwordInputConfig, TokenInputConfig
 from perceivers.models.autoregressive import NextTokenConfig
 from perceivers.models.encoder import PerceiverEncoderConfig
 from perceivers.models.perceiver import PerceiverConfig
@@ -48,11 +48,19 @@ from perceivers.tasks.midi_tokens import MidiWindowVocabulary
 from perceivers.tasks.next_token import NextTokenTaskConfig
 from perceivers.tasks.reconstruction import ReconstructionConfig
 from perceivers.tasks.registry import TaskConfig
+from perceivers.tasks.subword_vocabulary import SubwordVocabulary, read_tokenizer
 from perceivers.tasks.vocabulary import LineVocabulary
 from perceivers.typing import Tensor
 
 _THEIR_CONFIG, _THEIR_IMAGES = "config.json", "preprocessor_config.json"
 _INDEX = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+"""Name of the file of a tokenizer beside a published model."""
+
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
+_BYTES_PER_TOKEN = (
+    4  # of the texts that are prepared; those of more tokens are read from their ends
+)
 _FILES = ("*.json", "*.safetensors", "*.bin")
 
 # Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
@@ -115,7 +123,7 @@ def read_published(source: str | Path) -> tuple[str, Saved]:
     theirs = _read_json(folder / _THEIR_CONFIG)
     is_krasserm = architecture_of(theirs) in KRASSERM_MODELS
     with _naming(folder / _THEIR_CONFIG):
-        config = _krasserm(theirs) if is_krasserm else config_from(theirs)
+        config = _krasserm(theirs, folder) if is_krasserm else config_from(theirs)
     return _converted(theirs, config, _read_all(folder), folder)
 
 
@@ -144,7 +152,7 @@ def _converted(
     name = architecture_of(theirs)
     if name in KRASSERM_MODELS:
         renamed = {f"encoder.model.{key}": w for key, w in from_krasserm(weights).items()}
-        preprocess, task = _how_to_generate(config, name)
+        preprocess, task = _how_to_generate(config, name, place)
     else:
         renamed = from_huggingface(weights, name, config)
         with _naming(place):
@@ -185,8 +193,8 @@ def export_huggingface(run: str | Path, out: str | Path) -> str:
     return name
 
 
-def _krasserm(theirs: Mapping[str, Any]) -> PerceiverConfig:
-    """Return our configuration of a Perceiver AR of krasserm's, from the content of its config.json."""
+def _krasserm(theirs: Mapping[str, Any], folder: Path) -> PerceiverConfig:
+    """Return our configuration of a Perceiver AR of krasserm's, from the content of its config.json in a folder."""
     settings = theirs.get("model_config")
     if not isinstance(settings, Mapping):
         raise ValueError("model_config is missing: expected an object with the sizes of the model")
@@ -195,7 +203,11 @@ def _krasserm(theirs: Mapping[str, Any]) -> PerceiverConfig:
     if _is_music(encoder, architecture_of(theirs)):
         events = MusicTokenInputConfig(max_length=length)
         return PerceiverConfig(inputs={"music": events}, encoder=encoder, output=NextTokenConfig())
-    tokens = TokenInputConfig(max_length=length, vocab_size=encoder.vocab_size)
+    tokens: Any = TokenInputConfig(max_length=length, vocab_size=encoder.vocab_size)
+    if encoder.vocab_size != LineVocabulary().size and (folder / TOKENIZER_FILE).is_file():
+        tokens = SubwordInputConfig(
+            max_length=_BYTES_PER_TOKEN * length, num_tokens=length, vocab_size=encoder.vocab_size
+        )
     return PerceiverConfig(inputs={"text": tokens}, encoder=encoder, output=NextTokenConfig())
 
 
@@ -205,10 +217,11 @@ def _is_music(encoder: PerceiverARConfig, name: str) -> bool:
 
 
 def _how_to_generate(
-    config: PerceiverConfig, name: str
+    config: PerceiverConfig, name: str, folder: Path
 ) -> tuple[dict[str, Any], TaskConfig | None]:
-    """Return the preprocessing and the task of a Perceiver AR, as far as those of its tokens are known here."""
-    vocabulary, encoder = LineVocabulary(), cast("PerceiverARConfig", config.encoder)
+    """Return the preprocessing and the task of a Perceiver AR in a folder, as far as those of its tokens are known."""
+    vocabulary: Any = LineVocabulary()
+    encoder = cast("PerceiverARConfig", config.encoder)
     if _is_music(encoder, name):
         crop = min(encoder.num_latents, encoder.max_length - 1)
         task = NextTokenTaskConfig(
@@ -216,11 +229,48 @@ def _how_to_generate(
         )
         length = encoder.max_length - 1
         return {"music": MusicPreprocessConfig(max_length=length, repeat_velocity=True)}, task
-    if name != KRASSERM_MODELS[0] or encoder.vocab_size != vocabulary.size:
+    if name != KRASSERM_MODELS[0]:
         return {}, None
+    length = encoder.max_length - 1
+    if encoder.vocab_size != vocabulary.size:
+        vocabulary = _subwords(folder, encoder)
+        if vocabulary is None:
+            return {}, None
+        length *= _BYTES_PER_TOKEN
     crop = min(encoder.num_latents, encoder.max_length - 1)
     task = NextTokenTaskConfig(vocabulary=vocabulary, shortest_crop=crop, z_loss=0.0)
-    return {"text": TextPreprocessConfig(max_length=encoder.max_length - 1)}, task
+    return {"text": TextPreprocessConfig(max_length=length)}, task
+
+
+def _subwords(folder: Path, encoder: PerceiverARConfig) -> SubwordVocabulary | None:
+    """Return the vocabulary of the tokenizer in a folder, whose texts begin behind its end of a document.
+
+    Raises:
+        ValueError: If the tokenizer cannot be read, or has more tokens than the model. The message names the file.
+    """
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = path.read_text(encoding="utf-8")
+        start = read_tokenizer(content).token_to_id(_end_of_document(folder))
+        found = SubwordVocabulary(tokenizer=content, start=start)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if found.size > encoder.vocab_size:
+        raise ValueError(
+            f"{path} has {found.size:,} tokens, and the model {encoder.vocab_size:,}. Expected the tokenizer that was "
+            "published with the model."
+        )
+    return found
+
+
+def _end_of_document(folder: Path) -> str:
+    """Return the token that ends a document by the settings of the tokenizer in a folder, "" if they name none."""
+    path = folder / _TOKENIZER_SETTINGS
+    known = _read_json(path).get("eos_token") if path.is_file() else None
+    found: Any = known.get("content") if isinstance(known, dict) else known
+    return found if isinstance(found, str) else ""
 
 
 def _how_to_use(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from perceivers.inputs.registry import register_input
 from perceivers.inputs.text import BytesInput, TextInputConfig
-from perceivers.inputs.tokens import TokenInput, TokenInputConfig
+from perceivers.inputs.tokens import TokenInput
 from perceivers.registry import configclass
 
 _VOCAB_SIZE = 389
@@ -45,7 +45,7 @@ class MusicInputConfig:
 
 
 def _tokens(config: MusicTokenInputConfig) -> TokenInput:
-    return TokenInput(TokenInputConfig(max_length=config.max_length, vocab_size=config.vocab_size))
+    return TokenInput(config.max_length, config.vocab_size)
 
 
 def _embedded(config: MusicInputConfig) -> BytesInput:

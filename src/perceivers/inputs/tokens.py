@@ -12,6 +12,7 @@ from perceivers.registry import configclass
 from perceivers.typing import Bool, Float, Int, Tensor
 
 _EXAMPLE = 3  # a token of every vocabulary
+_EXAMPLE_WORD = (38, 103)  # the bytes " a" as texts are prepared, a single token of most tokenizers
 
 
 @configclass
@@ -28,8 +29,28 @@ class TokenInputConfig:
     vocab_size: int = 262
 
 
+@configclass
+class SubwordInputConfig:
+    """Every subword of a text is an element: a token of the vocabulary `subwords`.
+
+    Attributes:
+        max_length: Bytes at most of a text as it is prepared. None: taken from the data.
+        num_tokens: Tokens at most that are read. Of a longer text these are the last ones.
+        vocab_size: Number of different tokens.
+    """
+
+    kind: Literal["subwords"] = "subwords"
+    max_length: int | None = None
+    num_tokens: int = 1023
+    vocab_size: int = 32_000
+
+
 class TokenInput(nn.Module):
     """Passes tokens on.
+
+    Args:
+        length: Tokens at most. None is refused.
+        vocab_size: Number of different tokens.
 
     Raises:
         ValueError: If the length is not known.
@@ -39,13 +60,13 @@ class TokenInput(nn.Module):
     num_elements: int
     axes: tuple[int, ...]
 
-    def __init__(self, config: TokenInputConfig) -> None:
+    def __init__(self, length: int | None, vocab_size: int) -> None:
         super().__init__()
-        if config.max_length is None:
+        if length is None:
             raise ValueError("Expected the most tokens of a sequence (max_length), got None.")
-        self.config = config
-        self.num_elements = config.max_length
-        self.axes = (config.max_length,)
+        self.vocab_size = vocab_size
+        self.num_elements = length
+        self.axes = (length,)
 
     def forward(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None = None
@@ -56,7 +77,25 @@ class TokenInput(nn.Module):
 
     def example(self, batch_size: int) -> Int[Tensor, "B L"]:
         """Return the longest sequences, of one token."""
-        return torch.full((batch_size, self.num_elements), self.config.vocab_size - 1)
+        return torch.full((batch_size, self.num_elements), self.vocab_size - 1)
+
+
+class SubwordInput(TokenInput):
+    """Passes the last tokens on, as many as the model reads with the start: a text may have more."""
+
+    def forward(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B Lm"] | None = None
+    ) -> Elements:
+        """Return the last tokens as the content of elements, B x l x 1. Rows are padded on the left."""
+        last = slice(-self.num_elements - 1, None)
+        if mask is not None:
+            mask = mask.expand(ids.shape)[:, last]
+        return super().forward(ids[:, last], mask)
+
+    def example(self, batch_size: int) -> Int[Tensor, "B Lb"]:
+        """Return texts of about as many tokens as are read, as they are prepared; their bytes are tokens, too."""
+        text = torch.tensor(_EXAMPLE_WORD).clamp_max(self.vocab_size - 1)
+        return text.repeat(batch_size, self.num_elements)
 
 
 class IndexedTokenInput(nn.Module, ABC):
@@ -167,6 +206,17 @@ class SeriesTokenInput(IndexedTokenInput):
         return (1 + (places - 1) % self.num_channels).where(places > 0, 0)[..., None]
 
 
-register_input(TokenInputConfig, TokenInput, preprocess="text", joins_columns=True)
+register_input(
+    TokenInputConfig,
+    lambda config: TokenInput(config.max_length, config.vocab_size),
+    preprocess="text",
+    joins_columns=True,
+)
+register_input(
+    SubwordInputConfig,
+    lambda config: SubwordInput(config.num_tokens, config.vocab_size),
+    preprocess="text",
+    joins_columns=True,
+)
 register_input(PixelTokenInputConfig, PixelTokenInput, preprocess="image")
 register_input(SeriesTokenInputConfig, SeriesTokenInput, preprocess="series")

@@ -6,12 +6,10 @@ from shutil import copyfile
 from typing import Any
 
 from perceivers.hub.checkpoint import save
-from perceivers.hub.convert import read_published
+from perceivers.hub.convert import TOKENIZER_FILE, read_published
 from perceivers.recipes.files import RECIPE_FILE, write_recipe
 from perceivers.recipes.finetune import recipe_of
 from perceivers.tasks.registry import build_task
-
-_TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +32,8 @@ class Converted:
 def convert(source: str | Path, out: str | Path) -> Converted:
     """Write a published model as a new run folder.
 
-    The folder gets `model.safetensors`, `config.json` and `recipe.yaml`, with settings for fine-tuning. A model of
-    tokens that are not bytes has no recipe; its `tokenizer.json` is copied.
+    The folder gets `model.safetensors`, `config.json` and `recipe.yaml`, with settings for fine-tuning, and the
+    `tokenizer.json` of a model of subwords. A model of tokens without one has no recipe.
 
     Args:
         source: A folder of `save_pretrained` with a Perceiver of transformers or a Perceiver AR of krasserm's library,
@@ -54,9 +52,9 @@ def convert(source: str | Path, out: str | Path) -> Converted:
     save(out, saved.model, preprocess=config.preprocess, task=config.task, columns=config.columns)
     if config.task is not None:
         write_recipe(recipe_of(saved), out / RECIPE_FILE)
-    tokenizer = saved.folder / _TOKENIZER_FILE
+    tokenizer = saved.folder / TOKENIZER_FILE
     if tokenizer.is_file():
-        copyfile(tokenizer, out / _TOKENIZER_FILE)
+        copyfile(tokenizer, out / TOKENIZER_FILE)
     count = sum(parameter.numel() for parameter in saved.model.parameters())
     task: Any = config.task
     generates = task is not None and build_task(task).generates_text

@@ -19,6 +19,7 @@ from perceivers.tasks import (
     pixel_vocabulary,
     regression,
     series_vocabulary,
+    subword_vocabulary,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "pixel_vocabulary",
     "regression",
     "series_vocabulary",
+    "subword_vocabulary",
 ]

@@ -233,16 +233,16 @@ class NextTokenTask(ByteTask):
         )
 
     def check_explainable(self) -> None:
-        """Refuse sequences that are no texts, which no view shows.
+        """Refuse sequences that are not the bytes of texts, which no view shows.
 
         Raises:
-            ValueError: If the vocabulary is none of texts.
+            ValueError: If the vocabulary is none of bytes.
         """
         vocabulary = self.config.vocabulary
-        if not vocabulary.is_text:
+        if not (vocabulary.is_text and vocabulary.is_of_elements):
             raise ValueError(
-                f"Predictions of the next token of {vocabulary.units} cannot be explained yet: expected a run on "
-                "texts, or one with labels or masked bytes."
+                f"Predictions of the vocabulary '{vocabulary.kind}' cannot be explained yet: expected a run on the "
+                "bytes of texts, or one with labels or masked bytes."
             )
 
     def explained_output(

@@ -38,6 +38,9 @@ class BaseVocabulary:
     is_text: ClassVar[bool] = False
     """Whether sequences are texts."""
 
+    is_of_elements: ClassVar[bool] = True
+    """Whether each token stands for one element of a sample as it is prepared."""
+
     is_chunked: ClassVar[bool] = False
     """Whether sequences are split into chunks of the model's length, so that all of their tokens are used."""
 
@@ -50,7 +53,7 @@ class BaseVocabulary:
         raise NotImplementedError
 
     @property
-    def data_tokens(self) -> range:
+    def data_tokens(self) -> Sequence[int]:
         """Tokens that stand for data: from `first` on. All others are special and never predicted."""
         return range(self.first, self.size)
 

@@ -130,7 +130,7 @@ def wikitext_ar() -> Recipe:
 def c4_ar() -> Recipe:
     """The model of krasserm's `perceiver-ar-clm-base` on bytes: contexts of 1,024, 512 latents, 20 layers.
 
-    The published model reads 32,000 subwords (SentencePiece), of which this package has no tokenizer: on bytes, 262 of
+    The published model reads 32,000 subwords (SentencePiece), and is a run after `perceivers convert`: on bytes, 262 of
     its tokens are used. The published schedule ends at a tenth of the peak rate, and lengths are drawn from 512 up.
 
     Run:      perceivers fit c4/ --recipe c4_ar
