@@ -133,8 +133,8 @@ def test_a_prompt_that_cannot_be_read_is_one_sentence(run, tmp_path, capsys, con
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "--out with a file that ends in .mid or .midi or .png, or --format json"),
-        (["--out", "a.wav"], 2, "ends in .mid or .midi or .png, got 'a.wav'"),
+        ([], 2, "--out with a file that ends in .mid or .midi or .png or .wav, or --format json"),
+        (["--out", "a.mp3"], 2, "ends in .mid or .midi or .png or .wav, got 'a.mp3'"),
         (["--prompt", "none.mid", "--out", "a.mid"], 1, "none.mid"),
     ],
 )

@@ -1,6 +1,9 @@
 """Music: MIDI files against `mido`, the pedal, percussion, windows, chunks, the vocabulary, and what is refused."""
 
 import io
+import shutil
+import sys
+import wave
 
 import mido
 import numpy as np
@@ -314,6 +317,43 @@ class TestModality:
             len(spec.example_file)
         ]
         assert list(spec.upload_sizes(item([60]))) == []
+
+
+class TestSound:
+    def test_fluidsynth_is_needed(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ValueError, match=r"FluidSynth, which is not installed: .* \.mid"):
+            one_part(NOTES).save(tmp_path / "a.wav")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("loud", [True, False])
+    def test_silence_is_refused(self, tmp_path, monkeypatch, loud):
+        # Writes a WAV file, as FluidSynth does, of silence if it has no SoundFont.
+        program = tmp_path / "fluidsynth"
+        program.write_text(
+            f"#!{sys.executable}\n"
+            "import sys, wave\n"
+            "assert open(sys.argv[-1], 'rb').read(4) == b'MThd'\n"
+            "with wave.open(sys.argv[sys.argv.index('-F') + 1], 'wb') as sound:\n"
+            "    sound.setparams((2, 2, 44100, 0, 'NONE', ''))\n"
+            f"    sound.writeframes({b'a' if loud else bytes(1)} * 400)\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        out = tmp_path / "a.wav"
+        if loud:
+            one_part(NOTES).save(out)
+            assert out.read_bytes()[:4] == b"RIFF"
+        else:
+            with pytest.raises(OSError, match=r"wrote no audio.*with a SoundFont"):
+                one_part(NOTES).save(out)
+            assert not out.exists()
+
+    @pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="FluidSynth is not installed")
+    def test_fluidsynth_plays_every_note(self, tmp_path):
+        one_part(NOTES).save(tmp_path / "a.wav")
+        with wave.open(str(tmp_path / "a.wav")) as sound:
+            assert sound.getnframes() / sound.getframerate() >= max(note.end for note in NOTES)
 
 
 class TestChunks:

@@ -44,7 +44,7 @@ class Options:
         seed: Seed of the random numbers.
         num_latents: Largest number of latents. By default that of training.
         format: `text`, or `json` with prompt and continuation.
-        out: A file for the text, instead of the terminal; `.mid` of music, `.csv` of a forecast, `.png`.
+        out: A file for the text, instead of the terminal; `.mid` or `.wav` of music, `.csv` of a forecast, `.png`.
         device: Where to compute. `auto` uses an accelerator if there is one.
     """
 
@@ -189,9 +189,14 @@ def _check_out(options: Options, form: "GenerationFormat") -> None:
     """End the command if the result cannot be written where it shall be."""
     if options.format == "json":
         return
-    known, out = form.suffixes, options.out
-    expected = f"Expected --out with a file that ends in {' or '.join(known)}"
-    if out is None and not form.is_printable:
-        wrong_arguments("generate", f"{expected}, or --format json; got neither.")
-    if out is not None and known and out.suffix.lower() not in known:
-        wrong_arguments("generate", f"{expected}, got '{out}'.")
+    if options.out is None and not form.is_printable:
+        known = " or ".join(form.suffixes)
+        wrong_arguments(
+            "generate",
+            f"Expected --out with a file that ends in {known}, or --format json; got neither.",
+        )
+    if options.out is not None:
+        try:
+            form.check_path(options.out)
+        except ValueError as error:
+            wrong_arguments("generate", str(error))

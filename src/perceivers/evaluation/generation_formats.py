@@ -44,6 +44,17 @@ class GenerationFormat:
         self.predictor = predictor
         self.vocabulary = vocabulary_of(predictor)
 
+    def check_path(self, path: Path) -> None:
+        """Check before generation that a file can be written in the format of its suffix.
+
+        Raises:
+            ValueError: If not.
+        """
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            raise ValueError(
+                f"Expected --out with a file that ends in {' or '.join(self.suffixes)}, got '{path}'."
+            )
+
     def prompt_of_argument(self, argument: str) -> Any:
         """Return the prompt that `--prompt` states."""
         return argument

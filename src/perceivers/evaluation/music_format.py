@@ -10,6 +10,7 @@ from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.music.events import Tokens, decode_events
 from perceivers.data.modalities.music.modality import MusicPreprocessConfig, read_music
 from perceivers.data.modalities.music.score import SUFFIXES, MusicScore
+from perceivers.data.modalities.music.synthesize import require_synthesizer
 from perceivers.evaluation.generation_formats import GenerationFormat, register_format
 
 
@@ -18,6 +19,16 @@ class MusicFormat(GenerationFormat):
 
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     media_types: ClassVar[Mapping[str, str]] = {"mid": "audio/midi", "png": "image/png"}
+
+    def check_path(self, path: Path) -> None:
+        """Check the suffix, and of a WAV file that it can be synthesized.
+
+        Raises:
+            ValueError: If the suffix is another one, or the synthesizer is missing.
+        """
+        super().check_path(path)
+        if path.suffix.lower() == ".wav":
+            require_synthesizer()
 
     @cached_property
     def preprocess(self) -> MusicPreprocessConfig:
@@ -60,7 +71,7 @@ class MusicFormat(GenerationFormat):
         return {"prompt_events": len(prompt), "events": [*prompt, *found], "notes": notes}
 
     def write(self, prompt: Sequence[int], found: Sequence[int], path: Path) -> str:
-        """Write the prompt with its continuation as a MIDI file, or as an image of its notes."""
+        """Write the prompt with its continuation as a MIDI file, as audio, or as an image of its notes."""
         score = self.result(prompt, found)
         score.save(path)
         return f"{len(score.notes):,} notes of {score.seconds:.1f} s"

@@ -84,14 +84,15 @@ class MusicScore:
         return parse_midi(Path(path).read_bytes(), str(path))
 
     def save(self, path: str | Path) -> None:
-        """Write the music as a MIDI file (`.mid`, `.midi`) or an image of its notes over time (`.png`).
+        """Write the music as a MIDI file (`.mid`, `.midi`), an image of its notes over time (`.png`) or audio (`.wav`).
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If the suffix is another one.
+            ValueError: If the suffix is another one, or audio is to be written and FluidSynth is not installed.
         """
         from perceivers.data.modalities.music.midi_file import midi_bytes
         from perceivers.data.modalities.music.piano_roll import draw_piano_roll
+        from perceivers.data.modalities.music.synthesize import write_wav
 
         path = Path(path)
         suffix = path.suffix.lower()
@@ -102,11 +103,13 @@ class MusicScore:
         with atomic_write(path) as new:
             if suffix == ".png":
                 draw_piano_roll(self).save(new, format="PNG")
+            elif suffix == ".wav":
+                write_wav(midi_bytes(self), new)
             else:
                 new.write_bytes(midi_bytes(self))
 
 
-SUFFIXES = (".mid", ".midi", ".png")
+SUFFIXES = (".mid", ".midi", ".png", ".wav")
 """Suffixes of the files that `MusicScore.save` writes."""
 
 

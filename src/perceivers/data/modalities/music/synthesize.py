@@ -1,0 +1,63 @@
+"""Music as audio by the synthesizer FluidSynth, where it is installed."""
+
+import shutil
+import subprocess
+import wave
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+_SAMPLE_RATE = 44_100
+_SILENCE = 8  # largest sample of 16 bits without a SoundFont: that of the dither
+
+
+def require_synthesizer() -> str:
+    """Return the path of the program `fluidsynth`.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    found = shutil.which("fluidsynth")
+    if found is None:
+        raise ValueError(
+            "WAV files of music are written by the program FluidSynth, which is not installed: expected a file that "
+            "ends in .mid. Or install FluidSynth and a SoundFont (apt install fluidsynth, brew install fluid-synth)."
+        )
+    return found
+
+
+def write_wav(midi: bytes, path: Path) -> None:
+    """Write a MIDI file as a WAV file of 44.1 kHz in stereo, with FluidSynth's default SoundFont.
+
+    Args:
+        midi: Content of the MIDI file, with notes.
+        path: The WAV file.
+
+    Raises:
+        OSError: If FluidSynth fails, or has no SoundFont.
+        ValueError: If it is not installed.
+    """
+    program = require_synthesizer()
+    with TemporaryDirectory() as folder:
+        source, wav = Path(folder, "music.mid"), Path(folder, "music.wav")
+        source.write_bytes(midi)
+        options = ["-n", "-i", "-q", "-T", "wav", "-r", str(_SAMPLE_RATE), "-F", str(wav)]
+        done = subprocess.run(
+            [program, *options, str(source)], capture_output=True, text=True, check=False
+        )
+        if done.returncode or not wav.is_file() or _is_silent(wav):
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            reason = f" ({lines[-1]})" if lines else ""
+            raise OSError(
+                f"FluidSynth wrote no audio{reason}. Expected it with a SoundFont, as in the package "
+                "fluid-soundfont-gm; or write a file that ends in .mid."
+            )
+        shutil.copyfile(wav, path)
+
+
+def _is_silent(path: Path) -> bool:
+    """Return whether a WAV file of 16 bits is silent."""
+    with wave.open(str(path)) as audio:
+        samples = np.frombuffer(audio.readframes(audio.getnframes()), np.int16)
+    return not samples.size or int(np.abs(samples.astype(np.int32)).max()) <= _SILENCE
