@@ -3,7 +3,7 @@
 Each row of the benchmark is one data set with a budget in minutes. All training inputs are given without labels, and a
 tenth of the training rows with labels (stratified by class, or a tenth of the groups). The ways to learn:
 
-    pretrained  `perceivers pretrain` for two thirds of the minutes, then `perceivers fit --init-from` for the rest
+    pretrained  `perceivers pretrain` for half of the minutes, then `perceivers fit --init-from` for the rest
     scratch     `perceivers fit` on the labeled rows for all minutes
     probe       `perceivers probe` of the pretrained run on the labeled rows
 
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "pretraining.json"
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "pretraining.md"
 WAYS = ("pretrained", "scratch", "probe")
 SHARE = 0.1  # of the training rows, with labels
-PRETRAINING = 2 / 3  # of the minutes
+PRETRAINING = 1 / 2  # of the minutes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Losses of a run by the length of the prefix."""
 
 import torch
-
 from benchmarks.prefix import losses, main
+
 from perceivers.evaluation.predict import load_predictor
 from support.models import save_generating
 
