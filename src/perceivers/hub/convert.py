@@ -58,9 +58,8 @@ TOKENIZER_FILE = "tokenizer.json"
 """Name of the file of a tokenizer beside a published model."""
 
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
-_BYTES_PER_TOKEN = (
-    4  # of the texts that are prepared; those of more tokens are read from their ends
-)
+# Of the texts that are prepared; those of more tokens than the context are read from their ends.
+_BYTES_PER_TOKEN = 4
 _FILES = ("*.json", "*.safetensors", "*.bin")
 
 # Where pairs of frames and their flow lie in data for the model of flow, as the published data sets are read.
