@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from perceivers.data import base
+from perceivers import optional
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.points import decode as meshes
 from perceivers.data.modalities.points.decode import (
@@ -239,7 +239,7 @@ def test_a_library_that_is_not_installed_is_no_fault_of_the_file(monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(base.importlib, "import_module", missing)
+    monkeypatch.setattr(optional.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r'pip install "perceivers\[points\]"'):
         read("a.stl", b"x")
     with pytest.raises(ImportError, match="h5py is needed"):

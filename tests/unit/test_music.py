@@ -156,8 +156,8 @@ class TestScore:
         score.save(tmp_path / "a.mid")
         assert MusicScore.load(tmp_path / "a.mid") == score
         assert (score.seconds, one_part([]).seconds) == (1.5, 0)
-        with pytest.raises(ValueError, match=r"\.mid, \.midi, \.png, got 'a\.wav'"):
-            score.save("a.wav")
+        with pytest.raises(ValueError, match=r"\.mid, \.midi, \.png, \.wav, got 'a\.mp3'"):
+            score.save("a.mp3")
 
     @pytest.mark.parametrize("seconds", [0, 3, 100, 20_000])
     def test_an_image_of_notes(self, tmp_path, seconds):
@@ -348,6 +348,8 @@ class TestSound:
             with pytest.raises(OSError, match=r"wrote no audio.*with a SoundFont"):
                 one_part(NOTES).save(out)
             assert not out.exists()
+            one_part([]).save(out)  # a piece without notes is silent
+            assert out.exists()
 
     @pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="FluidSynth is not installed")
     def test_fluidsynth_plays_every_note(self, tmp_path):

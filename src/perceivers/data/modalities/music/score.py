@@ -104,7 +104,7 @@ class MusicScore:
             if suffix == ".png":
                 draw_piano_roll(self).save(new, format="PNG")
             elif suffix == ".wav":
-                write_wav(midi_bytes(self), new)
+                write_wav(midi_bytes(self), new, is_silent=not self.notes)
             else:
                 new.write_bytes(midi_bytes(self))
 

@@ -27,12 +27,13 @@ def require_synthesizer() -> str:
     return found
 
 
-def write_wav(midi: bytes, path: Path) -> None:
+def write_wav(midi: bytes, path: Path, *, is_silent: bool = False) -> None:
     """Write a MIDI file as a WAV file of 44.1 kHz in stereo, with FluidSynth's default SoundFont.
 
     Args:
-        midi: Content of the MIDI file, with notes.
+        midi: Content of the MIDI file.
         path: The WAV file.
+        is_silent: Whether it has no notes, so that silence is right.
 
     Raises:
         OSError: If FluidSynth fails, or has no SoundFont.
@@ -46,7 +47,7 @@ def write_wav(midi: bytes, path: Path) -> None:
         done = subprocess.run(
             [program, *options, str(source)], capture_output=True, text=True, check=False
         )
-        if done.returncode or not wav.is_file() or _is_silent(wav):
+        if done.returncode or not wav.is_file() or not (is_silent or _has_signal(wav)):
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             reason = f" ({lines[-1]})" if lines else ""
             raise OSError(
@@ -56,8 +57,8 @@ def write_wav(midi: bytes, path: Path) -> None:
         shutil.copyfile(wav, path)
 
 
-def _is_silent(path: Path) -> bool:
-    """Return whether a WAV file of 16 bits is silent."""
+def _has_signal(path: Path) -> bool:
+    """Return whether a WAV file of 16 bits is more than silence."""
     with wave.open(str(path)) as audio:
         samples = np.frombuffer(audio.readframes(audio.getnframes()), np.int16)
-    return not samples.size or int(np.abs(samples.astype(np.int32)).max()) <= _SILENCE
+    return bool(samples.size) and int(np.abs(samples.astype(np.int32)).max()) > _SILENCE
