@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain import PlainPerceiver, renamed
 from benchmarks.setting import Setting, Skip
-from perceivers.hub.convert import rows_of, to_huggingface
+from perceivers.hub.huggingface_weights import rows_of, to_huggingface
 from perceivers.inputs.image import PixelInputConfig
 from perceivers.inputs.positions import FourierPositionsConfig
 from perceivers.models.decoder import DecoderConfig

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from perceivers.exporting.verify import transformers_outputs
-from perceivers.hub.convert import from_huggingface
 from perceivers.hub.huggingface import ARCHITECTURES, config_from
+from perceivers.hub.huggingface_weights import from_huggingface
 from perceivers.models.perceiver import build
 
 RESULTS = Path(__file__).parent / "results" / "published.json"

@@ -9,6 +9,7 @@ import perceivers as pv
 from perceivers.cli.main import main
 from perceivers.data.modalities.music.events import encode_events
 from perceivers.data.modalities.music.score import MusicScore, Note, Part, one_part
+from perceivers.evaluation import generate
 from perceivers.training.fit import fit
 
 SMALL = {
@@ -143,6 +144,13 @@ def test_wrong_arguments(run, capsys, arguments, status, message):
     found = capsys.readouterr().err
     assert message in " ".join(found.split())
     assert "Traceback" not in found
+
+
+def test_a_missing_synthesizer_is_named_before_generation(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(generate, "generate_tokens", lambda *_, **__: pytest.fail("generated"))
+    assert main(["generate", str(run), "--out", str(tmp_path / "a.wav")]) == 2
+    assert "FluidSynth, which is not installed" in " ".join(capsys.readouterr().err.split())
 
 
 def test_bad_pieces_are_counted_and_a_very_long_one_is_cut_into_chunks(tmp_path, capsys):

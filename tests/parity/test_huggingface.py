@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from perceivers.hub.convert import LAYER
+from perceivers.hub.huggingface_weights import LAYER
 from perceivers.inputs.elements import Elements
 from perceivers.inputs.image import PixelInput, PixelInputConfig
 from perceivers.models.encoder import PerceiverEncoder, PerceiverEncoderConfig

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from perceivers.exporting.verify import transformers_outputs
-from perceivers.hub.convert import from_huggingface, rows_of, to_huggingface
 from perceivers.hub.huggingface import ARCHITECTURES, config_from, config_to
+from perceivers.hub.huggingface_weights import from_huggingface, rows_of, to_huggingface
 from perceivers.models.perceiver import build
 from support.tolerance import relative_error
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from perceivers.data.encoded_item import EncodedItem
 from perceivers.data.modalities.music.events import Tokens, decode_events
 from perceivers.data.modalities.music.modality import MusicPreprocessConfig, read_music
-from perceivers.data.modalities.music.score import SUFFIXES, MusicScore
-from perceivers.data.modalities.music.synthesize import require_synthesizer
+from perceivers.data.modalities.music.score import SUFFIXES, MusicScore, Note, one_part
 from perceivers.evaluation.generation_formats import GenerationFormat, register_format
 
 
@@ -21,14 +21,16 @@ class MusicFormat(GenerationFormat):
     media_types: ClassVar[Mapping[str, str]] = {"mid": "audio/midi", "png": "image/png"}
 
     def check_path(self, path: Path) -> None:
-        """Check the suffix, and of a WAV file that it can be synthesized.
+        """Check the suffix, and of a WAV file that a note can be synthesized.
 
         Raises:
+            OSError: If the synthesizer fails.
             ValueError: If the suffix is another one, or the synthesizer is missing.
         """
         super().check_path(path)
         if path.suffix.lower() == ".wav":
-            require_synthesizer()
+            with TemporaryDirectory() as folder:
+                one_part([Note(0, 0.1, 60, 64)]).save(Path(folder, "note.wav"))
 
     @cached_property
     def preprocess(self) -> MusicPreprocessConfig:

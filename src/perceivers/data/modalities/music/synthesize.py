@@ -12,21 +12,6 @@ _SAMPLE_RATE = 44_100
 _SILENCE = 8  # largest sample of 16 bits without a SoundFont: that of the dither
 
 
-def require_synthesizer() -> str:
-    """Return the path of the program `fluidsynth`.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    found = shutil.which("fluidsynth")
-    if found is None:
-        raise ValueError(
-            "WAV files of music are written by the program FluidSynth, which is not installed: expected a file that "
-            "ends in .mid. Or install FluidSynth and a SoundFont (apt install fluidsynth, brew install fluid-synth)."
-        )
-    return found
-
-
 def write_wav(midi: bytes, path: Path, *, is_silent: bool = False) -> None:
     """Write a MIDI file as a WAV file of 44.1 kHz in stereo, with FluidSynth's default SoundFont.
 
@@ -39,7 +24,12 @@ def write_wav(midi: bytes, path: Path, *, is_silent: bool = False) -> None:
         OSError: If FluidSynth fails, or has no SoundFont.
         ValueError: If it is not installed.
     """
-    program = require_synthesizer()
+    program = shutil.which("fluidsynth")
+    if program is None:
+        raise ValueError(
+            "WAV files of music are written by the program FluidSynth, which is not installed: expected a file that "
+            "ends in .mid. Or install FluidSynth and a SoundFont (apt install fluidsynth, brew install fluid-synth)."
+        )
     with TemporaryDirectory() as folder:
         source, wav = Path(folder, "music.mid"), Path(folder, "music.wav")
         source.write_bytes(midi)
